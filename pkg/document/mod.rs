@@ -1,0 +1,11 @@
+//! Documents: identity and version, what changed between two of them, and patches that replay it.
+//!
+//! Nothing here awaits or touches a store. Documents are raw BSON, so that equality is equality of
+//! bytes and key order, `NaN` and integer widths survive.
+
+mod id;
+mod version;
+
+pub(crate) use id::validate_collection_name;
+pub use id::{DocumentId, DocumentKey};
+pub use version::{ExpectedVersion, Version, VersionConflict};

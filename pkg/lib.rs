@@ -1,0 +1,9 @@
+//! Documents whose every change becomes domain events.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod clock;
+pub mod document;
+pub mod error;
+
+pub use document::{DocumentId, DocumentKey, ExpectedVersion, Version, VersionConflict};
+pub use error::{Error, ErrorKind, Result};
