@@ -4,8 +4,14 @@
 //! bytes and key order, `NaN` and integer widths survive.
 
 mod id;
+mod patch;
+mod path;
+mod raw;
 mod version;
 
 pub(crate) use id::validate_collection_name;
 pub use id::{DocumentId, DocumentKey};
+pub use patch::{Patch, PatchOp, PatchValue};
+pub use path::{Path, PathSegment};
+pub(crate) use raw::{MAX_DEPTH, check_depth, validate};
 pub use version::{ExpectedVersion, Version, VersionConflict};
