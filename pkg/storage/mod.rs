@@ -1,10 +1,348 @@
 //! Documents and their log: the storage API and the contract that backends fulfil.
+//!
+//! [`Storage::update`] is the main line. It reads the newest committed document, runs the closure,
+//! works out what changed, maps the change to events, and commits document and log entry together,
+//! comparing the document's version; if another writer was faster it starts over.
 
 pub mod backend;
+mod base;
+mod change;
+mod codec;
+mod collection;
+mod context;
+mod delivery;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+mod engine;
+mod find;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
+mod outcome;
+mod plan;
 mod query;
+mod retry;
+mod stream;
+mod transaction;
+mod turns;
+mod update;
 
-pub use query::{CollectionSpec, Index, Order, Page, Query};
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bson::Document;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
+
+use self::backend::{Backend, Loaded};
+use self::engine::Engine;
+use self::turns::Turns;
+use self::update::{Ran, Update};
+use crate::clock::Clock;
+use crate::document::{DocumentId, DocumentKey, validate_collection_name};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::EventMapper;
+
+pub use change::{Change, Stored};
+pub use collection::Collection;
+pub use context::{UpdateContext, UpdateOptions};
+pub use delivery::Delivery;
+pub use outcome::{Outcome, UpdateError, Verdict};
+pub(crate) use plan::SNAPSHOT_EVERY;
+pub use query::{CollectionSpec, Filter, Index, Order, Page, Query};
+pub use retry::RetryPolicy;
+pub use stream::Appended;
+pub use transaction::Transaction;
+
+/// Documents whose every change becomes events. Cheap to clone; all clones are one storage.
+///
+/// Made by [`Storage::builder`].
+#[derive(Clone)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+/// What a storage is put together from.
+pub(crate) struct Parts {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) mappers: HashMap<String, Arc<dyn EventMapper>>,
+    pub(crate) default_mapper: Arc<dyn EventMapper>,
+    pub(crate) specs: HashMap<String, CollectionSpec>,
+    pub(crate) version_field: String,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+pub(crate) struct Inner {
+    engine: Engine,
+    turns: Arc<Turns>,
+    options: Parts,
+    opened: Mutex<HashMap<String, Arc<OnceCell<Arc<CollectionSpec>>>>>,
+    delivery: OnceLock<Arc<dyn Delivery>>,
+    closed: AtomicBool,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Storage {
+    pub(crate) fn from_parts(parts: Parts) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                engine: Engine::new(Arc::clone(&parts.backend)),
+                turns: Arc::default(),
+                opened: Mutex::default(),
+                delivery: OnceLock::new(),
+                closed: AtomicBool::new(false),
+                clock: Arc::clone(&parts.clock),
+                options: parts,
+            }),
+        }
+    }
+
+    /// Connects whoever publishes the log. Once, before the storage is handed out.
+    pub(crate) fn set_delivery(&self, delivery: Arc<dyn Delivery>) {
+        let _ = self.inner.delivery.set(delivery);
+    }
+
+    /// The backend below, for rooms that read the log.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        self.inner.backend()
+    }
+
+    /// A typed view of a collection.
+    #[must_use]
+    pub fn collection<T>(&self, name: impl Into<Arc<str>>) -> Collection<T> {
+        Collection::new(self.clone(), name.into())
+    }
+
+    /// Changes a document: reads it, runs the closure on it, and commits the result together with its
+    /// events.
+    ///
+    /// The closure gets `None` if there is no document, and returns the new one in one of the forms of
+    /// [`Outcome`]. It may run more than once, each time on a fresh copy of the newest document; one
+    /// run's result counts. An equal document writes nothing and emits nothing. Fields of the stored
+    /// document that the type does not know stay as they are.
+    ///
+    /// Document and log entry are committed atomically. Dropping the future either leaves everything as
+    /// it was or lets a commit that has begun go to its end; nothing is ever half-written.
+    ///
+    /// ```
+    /// # use nodestorage::{Storage, Result};
+    /// # use serde::{Serialize, Deserialize};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct User { name: String, email: String }
+    ///
+    /// # async fn example(storage: Storage) -> Result<()> {
+    /// let change = storage
+    ///     .update("users", "user123", |user: Option<User>| {
+    ///         let mut user = user.unwrap_or(User { name: "John Doe".into(), email: String::new() });
+    ///         user.email = "john.doe@example.com".into();
+    ///         user
+    ///     })
+    ///     .await?;
+    /// println!("{} is at version {}", change.document(), change.version());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`UpdateError::Rejected`] with the closure's own error. Else `InvalidName`, `Serialization`,
+    /// `Mapping`, `TooLarge`, `Constraint`: nothing was written and trying again will not help;
+    /// `Unavailable`, `Timeout`, `RetriesExhausted`: nothing was written; `CommitUnknown`: the change may
+    /// or may not have been committed.
+    pub async fn update<T, R>(
+        &self,
+        collection: &str,
+        id: impl Into<DocumentId>,
+        mut f: impl FnMut(Option<T>) -> R,
+    ) -> Result<Change<T>, R::Error>
+    where
+        T: Serialize + DeserializeOwned,
+        R: Outcome<T>,
+    {
+        let options = UpdateOptions::default();
+        self.update_with(collection, id, options, move |document, _: &mut UpdateContext| {
+            f(document)
+        })
+        .await
+    }
+
+    /// As [`update`](Self::update), with options, and with a context that knows id and version and
+    /// emits events of its own.
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update), and `VersionConflict` if the document is not at the expected
+    /// version.
+    pub async fn update_with<T, R>(
+        &self,
+        collection: &str,
+        id: impl Into<DocumentId>,
+        options: UpdateOptions,
+        mut f: impl FnMut(Option<T>, &mut UpdateContext) -> R,
+    ) -> Result<Change<T>, R::Error>
+    where
+        T: Serialize + DeserializeOwned,
+        R: Outcome<T>,
+    {
+        let key = DocumentKey::new(collection, id);
+        let mut update = Update::new(&self.inner, key, options).await?;
+        loop {
+            let (document, mut run) = update.start::<T>().await?;
+            let after = f(document, &mut run.context).into_result()?;
+            match update.finish(run, after).await? {
+                Ran::Done(change) => return Ok(change),
+                Ran::Again => {}
+            }
+        }
+    }
+
+    /// As [`update_with`](Self::update_with), with a closure that awaits.
+    ///
+    /// Other updates of the document go ahead while it does, after which the closure runs again.
+    ///
+    /// # Errors
+    /// As for [`update_with`](Self::update_with).
+    pub async fn update_async<T, R, Fut>(
+        &self,
+        collection: &str,
+        id: impl Into<DocumentId>,
+        options: UpdateOptions,
+        mut f: impl FnMut(Option<T>, UpdateContext) -> Fut,
+    ) -> Result<Change<T>, R::Error>
+    where
+        T: Serialize + DeserializeOwned,
+        R: Outcome<T>,
+        Fut: Future<Output = R>,
+    {
+        let key = DocumentKey::new(collection, id);
+        let mut update = Update::new(&self.inner, key, options).await?;
+        loop {
+            let (document, run) = update.start::<T>().await?;
+            let after = f(document, run.context.clone()).await.into_result()?;
+            match update.finish(run, after).await? {
+                Ran::Done(change) => return Ok(change),
+                Ran::Again => {}
+            }
+        }
+    }
+
+    /// Deletes a document. Without one, nothing happens and the change is
+    /// [`Unchanged`](crate::ChangeKind::Unchanged).
+    ///
+    /// # Errors
+    /// As for [`update`](Self::update).
+    pub async fn delete(
+        &self,
+        collection: &str,
+        id: impl Into<DocumentId>,
+    ) -> Result<Change<Document>> {
+        self.delete_with(collection, id, UpdateOptions::default())
+            .await
+    }
+
+    /// As [`delete`](Self::delete), with options.
+    ///
+    /// # Errors
+    /// As for [`update_with`](Self::update_with).
+    pub async fn delete_with(
+        &self,
+        collection: &str,
+        id: impl Into<DocumentId>,
+        options: UpdateOptions,
+    ) -> Result<Change<Document>> {
+        let gone = |_: Option<Document>, _: &mut UpdateContext| {
+            Ok::<Option<Document>, std::convert::Infallible>(None)
+        };
+        Ok(self.update_with(collection, id, options, gone).await?)
+    }
+
+    /// Ends the storage: refuses new calls with `Closed`, waits for commits under way, and closes the
+    /// backend. The bus and its relay are shut down first if the builder connected them.
+    pub async fn close(&self) {
+        self.inner.closed.store(true, Ordering::SeqCst);
+        self.inner.engine.close().await;
+        if let Some(delivery) = self.inner.delivery() {
+            delivery.shutdown().await;
+        }
+        self.inner.backend().close().await;
+    }
+}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storage")
+            .field("backend", self.inner.backend())
+            .field("closed", &self.inner.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        self.engine.backend()
+    }
+
+    fn delivery(&self) -> Option<&Arc<dyn Delivery>> {
+        self.delivery.get()
+    }
+
+    fn mapper(&self, collection: &str) -> &dyn EventMapper {
+        let options = &self.options;
+        let mapper = options.mappers.get(collection);
+        mapper.unwrap_or(&options.default_mapper).as_ref()
+    }
+
+    fn max_document(&self) -> usize {
+        self.backend().capabilities().max_document_bytes
+    }
+
+    fn max_entry(&self) -> usize {
+        self.backend().capabilities().max_entry_bytes
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(engine::closed());
+        }
+        Ok(())
+    }
+
+    async fn load(&self, key: &DocumentKey) -> Result<Loaded> {
+        let mut loaded = self.backend().load(std::slice::from_ref(key)).await?;
+        loaded.pop().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("the backend answered nothing for {key}"),
+            )
+        })
+    }
+
+    /// Opens a collection on its first use, once per process.
+    async fn open_collection(&self, name: &str) -> Result<Arc<CollectionSpec>> {
+        let cell = {
+            let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            match opened.get(name) {
+                Some(cell) => Arc::clone(cell),
+                None => {
+                    validate_collection_name(name)?;
+                    Arc::clone(opened.entry(name.to_owned()).or_default())
+                }
+            }
+        };
+        let open = || async {
+            let spec = self.spec(name);
+            self.backend().open_collection(&spec).await?;
+            Ok(Arc::new(spec))
+        };
+        cell.get_or_try_init(open).await.cloned()
+    }
+
+    fn spec(&self, name: &str) -> CollectionSpec {
+        self.options.specs.get(name).cloned().unwrap_or_else(|| {
+            CollectionSpec::new(name).with_version_field(&self.options.version_field)
+        })
+    }
+}

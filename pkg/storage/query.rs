@@ -28,6 +28,13 @@ impl CollectionSpec {
         }
     }
 
+    /// Sets the name of the field that holds the version.
+    #[must_use]
+    pub fn with_version_field(mut self, name: impl Into<String>) -> Self {
+        self.version_field = name.into();
+        self
+    }
+
     /// Declares an index.
     #[must_use]
     pub fn with_index(mut self, index: Index) -> Self {

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bson::raw::cstr;
 use bson::spec::BinarySubtype;
@@ -10,7 +11,7 @@ use bson::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::document::{DocumentId, DocumentKey, Version};
+use crate::document::{DocumentId, DocumentKey, Patch, Version};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::{EventId, Metadata, json};
 
@@ -154,8 +155,9 @@ pub struct LogEntry {
     pub commit: Uuid,
     /// What happened.
     pub kind: EntryKind,
-    /// From the version before to this one, in stored form; on [`Updated`](EntryKind::Updated).
-    pub patch: Option<RawBson>,
+    /// From the version before to this one, without `_id` and the version field; on
+    /// [`Updated`](EntryKind::Updated).
+    pub patch: Option<Patch>,
     /// The whole document after the change, on [`Created`](EntryKind::Created), on
     /// [`Adopted`](EntryKind::Adopted) unless the document was gone, and on every 100th version.
     pub after: Option<RawDocumentBuf>,
@@ -163,9 +165,14 @@ pub struct LogEntry {
     pub events: Vec<LoggedEvent>,
     /// What kind of thing the document is, for its events.
     pub aggregate_type: String,
+    /// The name of the document's version field.
+    pub version_field: Arc<str>,
     /// Where the change came from.
     pub metadata: Metadata,
 }
+
+/// The version field's name in the stored form, where it is not this one.
+const DEFAULT_VERSION_FIELD: &str = "version";
 
 /// An event as the log keeps it: what the entry does not say already.
 #[derive(Debug, Clone, PartialEq)]
@@ -220,6 +227,7 @@ impl LogEntry {
     /// patch:     see Patch     after:  Document
     /// events:    [ { id: UUID, type: String, schema: Int32, data: any | change: merge patch or null } ]
     /// part:      Int32         aggregate: String     meta: Document
+    /// field:     String, the version field, where it is not "version"
     /// ```
     ///
     /// # Errors
@@ -232,7 +240,7 @@ impl LogEntry {
         raw.append(cstr!("commit"), uuid_to_raw(self.commit));
         raw.append(cstr!("kind"), self.kind.as_str());
         if let Some(patch) = &self.patch {
-            raw.append(cstr!("patch"), patch.as_raw_bson_ref());
+            raw.append(cstr!("patch"), patch.to_raw()?);
         }
         if let Some(after) = &self.after {
             raw.append(cstr!("after"), after);
@@ -246,12 +254,34 @@ impl LogEntry {
         }
         raw.append(cstr!("part"), Self::partition(&self.key) as i32);
         raw.append(cstr!("aggregate"), self.aggregate_type.as_str());
+        if &*self.version_field != DEFAULT_VERSION_FIELD {
+            raw.append(cstr!("field"), &*self.version_field);
+        }
         if !self.metadata.is_empty() {
             let meta = bson::serialize_to_raw_document_buf(&self.metadata)
                 .map_err(|e| Error::new(ErrorKind::Serialization, "metadata").with_source(e))?;
             raw.append(cstr!("meta"), meta);
         }
         Ok(raw)
+    }
+
+    /// About how many bytes the stored form has, without making it.
+    pub(crate) fn estimated_bytes(&self) -> usize {
+        let documents = self.after.as_ref().map_or(0, |after| after.as_bytes().len())
+            + self.patch.as_ref().map_or(0, Patch::estimated_bytes);
+        let events: usize = self
+            .events
+            .iter()
+            .map(|event| match &event.data {
+                LoggedData::Json(value)
+                | LoggedData::Change {
+                    merge_patch: Some(value),
+                } => 512 + json_bytes(value),
+                LoggedData::Change { merge_patch: None } => 512,
+            })
+            .sum();
+        // Keys and ids are bounded; a kilobyte each is generous.
+        4_096 + documents + events
     }
 
     /// Reads the stored form.
@@ -293,10 +323,14 @@ impl LogEntry {
             at: raw.get_datetime("at")?,
             commit: uuid_from_raw(raw.get("commit")?.ok_or("commit is missing")?)?,
             kind: raw.get_str("kind")?.parse()?,
-            patch: raw.get("patch")?.map(Into::into),
+            patch: raw.get("patch")?.map(Patch::from_raw).transpose()?,
             after,
             events,
             aggregate_type: raw.get_str("aggregate")?.to_owned(),
+            version_field: match raw.get("field")? {
+                Some(field) => field.as_str().ok_or("field is no string")?.into(),
+                None => DEFAULT_VERSION_FIELD.into(),
+            },
             metadata,
         })
     }
@@ -344,6 +378,20 @@ impl LoggedEvent {
             schema: u32::try_from(raw.get_i32("schema")?)?,
             data,
         })
+    }
+}
+
+/// No less than the BSON of a JSON value takes: an element has a type byte, a key of its own or an index
+/// of up to ten digits, and at most nine bytes beside its text.
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => 20 + text.len(),
+        Value::Array(items) => 20 + items.iter().map(json_bytes).sum::<usize>(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            20 + fields.map(|(key, value)| key.len() + json_bytes(value)).sum::<usize>()
+        }
+        _ => 20,
     }
 }
 
@@ -398,7 +446,9 @@ mod tests {
             at: DateTime::from_millis(1_700_000_000_123),
             commit: Uuid::from_u128(9),
             kind: EntryKind::Updated,
-            patch: Some(RawBson::Int32(1)),
+            patch: Some(
+                Patch::between(&rawdoc! { "n": 0_i64 }, &rawdoc! { "n": 1_i64 }, &[]).unwrap(),
+            ),
             after: Some(rawdoc! { "_id": "user123", "n": 1_i64 }),
             events: vec![
                 LoggedEvent {
@@ -423,6 +473,7 @@ mod tests {
                 },
             ],
             aggregate_type: "User".into(),
+            version_field: "rev".into(),
             metadata: Metadata::new().with_actor("me").with_extra("k", "v"),
             key,
         }

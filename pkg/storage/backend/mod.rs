@@ -6,8 +6,10 @@
 
 mod entry;
 mod lease;
+mod render;
 mod tail;
 mod unit;
+mod version_field;
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use crate::document::{DocumentKey, Version};
 use crate::error::Result;
 
 pub use entry::{EntryKind, LogEntry, LoggedData, LoggedEvent, PARTITIONS, Position};
+pub use version_field::version_of;
 pub use lease::{Lease, LeaseRequest};
 pub use tail::{Cursor, TailFrom, TailItem};
 pub use unit::{

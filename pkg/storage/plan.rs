@@ -1,0 +1,207 @@
+//! From a decided change to what is committed: log entries with their events, and the document write.
+
+use std::sync::Arc;
+
+use bson::RawDocumentBuf;
+use uuid::Uuid;
+
+use super::Inner;
+use super::backend::{DocumentWrite, EntryKind, LogEntry, LoggedData, LoggedEvent, Position, Unit};
+use super::base::Base;
+use super::codec::Codec;
+use crate::document::{Diff, DocumentKey, Version};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{ChangeKind, ChangeView, EventId, Metadata, NewData, NewEvent};
+
+/// Every how many versions the log keeps the whole document, which bounds the patches that reading a
+/// past state applies.
+pub(crate) const SNAPSHOT_EVERY: u64 = 100;
+
+/// A change of one document, ready to be committed.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) kind: ChangeKind,
+    pub(super) diff: Diff,
+    pub(super) write: Option<DocumentWrite>,
+    /// The adoption, if the log has to catch up first.
+    pub(super) adopted: Option<LogEntry>,
+    pub(super) entry: Arc<LogEntry>,
+}
+
+/// What a closure decided about one document.
+pub(super) struct Decision {
+    /// The new document with the version field still to be set; `None` deletes.
+    pub(super) after: Option<RawDocumentBuf>,
+    /// Whether `after` differs from what is stored.
+    pub(super) changed: bool,
+    pub(super) emitted: Vec<NewEvent>,
+    pub(super) metadata: Metadata,
+}
+
+impl Planned {
+    /// Works out entries, events and the write for a decision; `None` if there is nothing to write.
+    pub(super) fn new(
+        storage: &Inner,
+        codec: Codec<'_>,
+        base: &Base,
+        decision: Decision,
+    ) -> Result<Option<Self>> {
+        let Decision {
+            after,
+            changed,
+            emitted,
+            metadata,
+        } = decision;
+        if !changed && emitted.is_empty() {
+            return Ok(None);
+        }
+        let key = codec.key;
+        let after = match after {
+            Some(after) => {
+                let after = codec.with_version(&after, base.next)?;
+                check_size(key, "document", after.as_bytes().len(), storage.max_document())?;
+                Some(Arc::new(after))
+            }
+            None => None,
+        };
+        let kind = match (&base.document, &after) {
+            (None, Some(_)) => ChangeKind::Created,
+            (Some(_), None) => ChangeKind::Deleted,
+            _ => ChangeKind::Updated,
+        };
+        let diff = Diff::between(base.document.clone(), after.clone(), &codec.own_fields())
+            .map_err(|e| e.context(key))?;
+        let mapper = storage.mapper(key.collection());
+        let mut events = Vec::new();
+        if changed {
+            let view = ChangeView::new(key, base.next, kind, &diff, &metadata);
+            events = mapper.map(&view).map_err(|e| e.into_error(key))?;
+        }
+        events.extend(emitted);
+
+        let commit = Uuid::now_v7();
+        let at = storage.clock.now();
+        let blank = |version: Version, kind: EntryKind| LogEntry {
+            key: key.clone(),
+            version,
+            position: Position::START,
+            at,
+            commit,
+            kind,
+            patch: None,
+            after: None,
+            events: Vec::new(),
+            aggregate_type: mapper.aggregate_type(key.collection()),
+            version_field: codec.version_field.into(),
+            metadata: Metadata::default(),
+        };
+        let adopted = base.adopt.map(|version| LogEntry {
+            after: base.document.as_deref().cloned(),
+            ..blank(version, EntryKind::Adopted)
+        });
+        let entry_kind = match kind {
+            ChangeKind::Created => EntryKind::Created,
+            ChangeKind::Deleted => EntryKind::Deleted,
+            _ => EntryKind::Updated,
+        };
+        let mut entry = LogEntry {
+            events: logged(storage.backend().store_id(), key, base.next, events, &diff)?,
+            metadata,
+            ..blank(base.next, entry_kind)
+        };
+        match (kind, &after) {
+            (ChangeKind::Created, Some(after)) => entry.after = Some(after.as_ref().clone()),
+            (ChangeKind::Updated, _) => entry.patch = Some(diff.patch().clone()),
+            _ => {}
+        }
+        let max_entry = storage.max_entry();
+        let size = entry_size(&entry)?;
+        check_size(key, "log entry", size, max_entry)?;
+        if let Some(adopted) = &adopted {
+            check_size(key, "log entry", entry_size(adopted)?, max_entry)?;
+        }
+        if let (ChangeKind::Updated, Some(after)) = (kind, &after)
+            && base.next.get().is_multiple_of(SNAPSHOT_EVERY)
+            && size + after.as_bytes().len() <= max_entry
+        {
+            // A snapshot that does not fit is left out: reading goes back to the one before.
+            entry.after = Some(after.as_ref().clone());
+        }
+        let write = after.is_some() || base.document.is_some();
+        Ok(Some(Self {
+            kind,
+            diff,
+            write: write.then(|| DocumentWrite {
+                key: key.clone(),
+                condition: base.condition,
+                document: after.as_deref().cloned(),
+            }),
+            adopted,
+            entry: Arc::new(entry),
+        }))
+    }
+
+    /// Adds the change to a unit.
+    pub(super) fn add_to(&mut self, unit: &mut Unit) {
+        unit.writes.extend(self.write.take());
+        unit.entries.extend(self.adopted.take());
+        unit.entries.push(self.entry.as_ref().clone());
+    }
+}
+
+/// Turns new events into logged ones: their ids derive from store, document, version and index.
+pub(super) fn logged(
+    store: Uuid,
+    key: &DocumentKey,
+    version: Version,
+    events: Vec<NewEvent>,
+    diff: &Diff,
+) -> Result<Vec<LoggedEvent>> {
+    let mut logged = Vec::with_capacity(events.len());
+    for (event, index) in events.into_iter().zip(0_u32..) {
+        let data = match event.data {
+            NewData::Json(value) => LoggedData::Json(value),
+            NewData::Change => LoggedData::Change {
+                merge_patch: kept_merge_patch(diff).map_err(|e| e.context(key))?,
+            },
+        };
+        logged.push(LoggedEvent {
+            id: EventId::derive(store, key, version, index),
+            event_type: event.event_type.to_string(),
+            schema: event.schema,
+            data,
+        });
+    }
+    Ok(logged)
+}
+
+/// The merge patch, where the log entry alone does not determine it: a patch that edits an array does
+/// not hold the array's other elements, which RFC 7396 asks for.
+fn kept_merge_patch(diff: &Diff) -> Result<Option<serde_json::Value>> {
+    let whole = diff.before_document().is_none() || diff.after_document().is_none();
+    if whole || diff.patch().determines_merge_patch() {
+        return Ok(None);
+    }
+    Ok(Some(diff.merge_patch()?.into_value()))
+}
+
+/// Below this an estimate is enough: no backend has so low a limit.
+const SURELY_SMALL_BYTES: usize = 1 << 20;
+
+fn entry_size(entry: &LogEntry) -> Result<usize> {
+    let estimate = entry.estimated_bytes();
+    if estimate < SURELY_SMALL_BYTES {
+        return Ok(estimate);
+    }
+    Ok(entry.to_raw()?.as_bytes().len())
+}
+
+fn check_size(key: &DocumentKey, what: &str, bytes: usize, max: usize) -> Result<()> {
+    if bytes <= max {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::TooLarge,
+        format!("{what} of {key} has {bytes} bytes, at most {max} are possible"),
+    ))
+}
