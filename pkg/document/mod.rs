@@ -3,14 +3,22 @@
 //! Nothing here awaits or touches a store. Documents are raw BSON, so that equality is equality of
 //! bytes and key order, `NaN` and integer widths survive.
 
+mod diff;
 mod id;
+mod json;
+mod json_patch;
+mod merge;
+mod merge_patch;
 mod patch;
 mod path;
 mod raw;
 mod version;
 
+pub use diff::Diff;
 pub(crate) use id::validate_collection_name;
 pub use id::{DocumentId, DocumentKey};
+pub(crate) use merge::{Merged, first_difference, merge};
+pub use merge_patch::MergePatch;
 pub use patch::{Patch, PatchOp, PatchValue};
 pub use path::{Path, PathSegment};
 pub(crate) use raw::{MAX_DEPTH, check_depth, validate};

@@ -14,7 +14,7 @@ use bson::{Bson, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-pub(crate) use lookup::{Finder, match_fields};
+pub(crate) use lookup::{Finder, duplicate, match_fields};
 pub(crate) use validate::{check_depth, validate};
 pub(crate) use writer::{Counter, Writer};
 
