@@ -1,13 +1,23 @@
 //! Documents whose every change becomes domain events.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod builder;
 pub mod clock;
 pub mod document;
 pub mod error;
 pub mod event;
 pub mod storage;
 
-pub use document::{DocumentId, DocumentKey, ExpectedVersion, Version, VersionConflict};
+pub use builder::StorageBuilder;
+pub use document::{
+    Diff, DocumentId, DocumentKey, ExpectedVersion, MergePatch, Patch, Version, VersionConflict,
+};
 pub use error::{Error, ErrorKind, Result};
-pub use event::{Event, EventId, Metadata, NewEvent};
-pub use storage::{CollectionSpec, Index, Order, Page, Query};
+pub use event::{
+    ChangeKind, ChangeView, DefaultEventMapper, Event, EventId, EventMapper, EventNames, MapError,
+    Metadata, NewEvent,
+};
+pub use storage::{
+    Change, Collection, CollectionSpec, Index, Order, Outcome, Page, Query, RetryPolicy, Storage,
+    Stored, Transaction, UpdateContext, UpdateError, UpdateOptions,
+};

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use bson::{Bson, RawDocumentBuf};
+use bson::{Bson, RawDocument, RawDocumentBuf};
 
 use super::raw::{self, Fields, RawValue};
 use super::{MergePatch, Patch, PatchOp, Path, PathSegment, json_patch};
@@ -57,6 +57,18 @@ impl Diff {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.patch.is_empty() && self.before.is_some() == self.after.is_some()
+    }
+
+    /// The stored document before the change, with the keys that the views leave out.
+    #[must_use]
+    pub fn before_document(&self) -> Option<&RawDocument> {
+        self.before.as_deref().map(AsRef::as_ref)
+    }
+
+    /// The document after the change, with the keys that the views leave out.
+    #[must_use]
+    pub fn after_document(&self) -> Option<&RawDocument> {
+        self.after.as_deref().map(AsRef::as_ref)
     }
 
     /// The patch from one state to the other; empty for creation and deletion.

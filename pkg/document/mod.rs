@@ -17,6 +17,7 @@ mod version;
 pub use diff::Diff;
 pub(crate) use id::validate_collection_name;
 pub use id::{DocumentId, DocumentKey};
+pub(crate) use json_patch::from_patch as json_patch_of;
 pub(crate) use merge::{Merged, first_difference, merge};
 pub use merge_patch::MergePatch;
 pub use patch::{Patch, PatchOp, PatchValue};

@@ -219,28 +219,50 @@ mod tests {
         EventRegistry::new(unknown)
             .with_type("OrderPlaced", 3)
             .unwrap()
-            .with_upcaster(Upcaster::renaming("OrderPlacedV1", 1, "OrderPlaced", 2, |mut data| {
-                data["currency"] = json!("EUR");
-                Ok(data)
-            }))
+            .with_upcaster(Upcaster::renaming(
+                "OrderPlacedV1",
+                1,
+                "OrderPlaced",
+                2,
+                |mut data| {
+                    data["currency"] = json!("EUR");
+                    Ok(data)
+                },
+            ))
             .unwrap()
-            .with_upcaster(Upcaster::new("OrderPlaced", 2, |data| Ok(json!({"order": data}))))
+            .with_upcaster(Upcaster::new("OrderPlaced", 2, |data| {
+                Ok(json!({"order": data}))
+            }))
             .unwrap()
     }
 
     #[test]
     fn upcasts_through_the_chain() {
-        let new = registry(UnknownEvents::Fail).upcast(event("OrderPlacedV1", 1)).unwrap();
+        let new = registry(UnknownEvents::Fail)
+            .upcast(event("OrderPlacedV1", 1))
+            .unwrap();
         assert_eq!((new.event_type(), new.schema()), ("OrderPlaced", 3));
-        assert_eq!(new.data(), &json!({"order": {"total": 5, "currency": "EUR"}}));
+        assert_eq!(
+            new.data(),
+            &json!({"order": {"total": 5, "currency": "EUR"}})
+        );
     }
 
     #[test]
     fn unknown_events_fail_or_pass_as_configured() {
-        for odd in [event("Never", 1), event("OrderPlaced", 4), event("OrderPlaced", 1)] {
-            let error = registry(UnknownEvents::Fail).upcast(odd.clone()).unwrap_err();
+        for odd in [
+            event("Never", 1),
+            event("OrderPlaced", 4),
+            event("OrderPlaced", 1),
+        ] {
+            let error = registry(UnknownEvents::Fail)
+                .upcast(odd.clone())
+                .unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Serialization);
-            assert_eq!(registry(UnknownEvents::Pass).upcast(odd.clone()).unwrap(), odd);
+            assert_eq!(
+                registry(UnknownEvents::Pass).upcast(odd.clone()).unwrap(),
+                odd
+            );
         }
     }
 
@@ -254,7 +276,9 @@ mod tests {
         assert!(circle.upcast(event("A", 1)).is_err());
         let twice = circle.with_upcaster(Upcaster::new("A", 1, Ok)).unwrap_err();
         assert_eq!(twice.kind(), ErrorKind::AlreadyRegistered);
-        let twice = registry(UnknownEvents::Fail).with_type("OrderPlaced", 4).unwrap_err();
+        let twice = registry(UnknownEvents::Fail)
+            .with_type("OrderPlaced", 4)
+            .unwrap_err();
         assert_eq!(twice.kind(), ErrorKind::AlreadyRegistered);
     }
 }

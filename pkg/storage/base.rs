@@ -33,23 +33,24 @@ impl Base {
         let logged = head.map_or(Version::NONE, |head| head.version);
         let Some(document) = document else {
             // A head that is adopted is a deletion by another program that was taken over.
-            let known = head.is_none_or(|head| {
-                matches!(head.kind, EntryKind::Deleted | EntryKind::Adopted)
-            });
+            let known = head
+                .is_none_or(|head| matches!(head.kind, EntryKind::Deleted | EntryKind::Adopted));
             return Ok(Self {
                 document: None,
                 version: None,
                 condition: Condition::Absent,
                 adopt: (!known).then(|| logged.next()),
-                next: if known { logged.next() } else { logged.next().next() },
+                next: if known {
+                    logged.next()
+                } else {
+                    logged.next().next()
+                },
             });
         };
         let field = codec.version(&document)?;
         let version = field.unwrap_or(Version::NONE);
         let known = field.is_some()
-            && head.is_some_and(|head| {
-                head.version == version && head.kind != EntryKind::Deleted
-            });
+            && head.is_some_and(|head| head.version == version && head.kind != EntryKind::Deleted);
         let highest = logged.max(version);
         Ok(Self {
             document: Some(Arc::new(document)),
@@ -59,7 +60,11 @@ impl Base {
                 None => Condition::Unversioned,
             },
             adopt: (!known).then(|| highest.next()),
-            next: if known { highest.next() } else { highest.next().next() },
+            next: if known {
+                highest.next()
+            } else {
+                highest.next().next()
+            },
         })
     }
 }
@@ -114,13 +119,43 @@ mod tests {
         let is = |v: u64| Condition::Version(Version::new(v));
         let plain = || Some(rawdoc! { "_id": 1 });
         let cases = [
-            ("never versioned", plain(), None, (Some(0), Condition::Unversioned, Some(1), 2)),
+            (
+                "never versioned",
+                plain(),
+                None,
+                (Some(0), Condition::Unversioned, Some(1), 2),
+            ),
             ("never logged", at(5), None, (Some(5), is(5), Some(6), 7)),
-            ("raised", at(9), Some((7, Updated)), (Some(9), is(9), Some(10), 11)),
-            ("restored", at(3), Some((7, Updated)), (Some(3), is(3), Some(8), 9)),
-            ("stripped", plain(), Some((7, Updated)), (Some(0), Condition::Unversioned, Some(8), 9)),
-            ("deleted", None, Some((7, Created)), (None, Condition::Absent, Some(8), 9)),
-            ("undeleted", at(7), Some((7, Deleted)), (Some(7), is(7), Some(8), 9)),
+            (
+                "raised",
+                at(9),
+                Some((7, Updated)),
+                (Some(9), is(9), Some(10), 11),
+            ),
+            (
+                "restored",
+                at(3),
+                Some((7, Updated)),
+                (Some(3), is(3), Some(8), 9),
+            ),
+            (
+                "stripped",
+                plain(),
+                Some((7, Updated)),
+                (Some(0), Condition::Unversioned, Some(8), 9),
+            ),
+            (
+                "deleted",
+                None,
+                Some((7, Created)),
+                (None, Condition::Absent, Some(8), 9),
+            ),
+            (
+                "undeleted",
+                at(7),
+                Some((7, Deleted)),
+                (Some(7), is(7), Some(8), 9),
+            ),
         ];
         for (name, document, head, expected) in cases {
             assert_eq!(shape(&base(document, head)), expected, "{name}");

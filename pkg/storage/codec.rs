@@ -16,9 +16,9 @@ pub(super) struct Codec<'a> {
     pub(super) version_field: &'a str,
 }
 
-impl Codec<'_> {
+impl<'a> Codec<'a> {
     /// The keys that belong to the storage and never show in a diff.
-    pub(super) fn own_fields(&self) -> [&str; 2] {
+    pub(super) fn own_fields(&self) -> [&'a str; 2] {
         ["_id", self.version_field]
     }
 
@@ -114,7 +114,8 @@ impl Codec<'_> {
         after: &RawDocument,
     ) -> Result<Option<RawDocumentBuf>> {
         let own = self.own_fields();
-        let merged = document::merge(stored, before, after, &own).map_err(|e| e.context(self.key))?;
+        let merged =
+            document::merge(stored, before, after, &own).map_err(|e| e.context(self.key))?;
         if !merged.changed {
             return Ok(None);
         }
@@ -167,8 +168,11 @@ impl Codec<'_> {
 
 fn append(to: &mut RawDocumentBuf, name: &str, value: RawBsonRef<'_>) -> Result<()> {
     let key: &CStr = name.try_into().map_err(|e: bson::error::Error| {
-        Error::new(ErrorKind::InvalidConfig, "the version field's name has a NUL character")
-            .with_source(e)
+        Error::new(
+            ErrorKind::InvalidConfig,
+            "the version field's name has a NUL character",
+        )
+        .with_source(e)
     })?;
     to.append(key, value);
     Ok(())

@@ -123,6 +123,9 @@ impl UpdateContext {
 
     fn with<R>(&self, f: impl FnOnce(&mut Collected) -> R) -> R {
         // A closure that panicked in `set_metadata` leaves metadata that is complete all the same.
-        f(&mut self.collected.lock().unwrap_or_else(PoisonError::into_inner))
+        f(&mut self
+            .collected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -164,9 +164,12 @@ impl Storage {
         R: Outcome<T>,
     {
         let options = UpdateOptions::default();
-        self.update_with(collection, id, options, move |document, _: &mut UpdateContext| {
-            f(document)
-        })
+        self.update_with(
+            collection,
+            id,
+            options,
+            move |document, _: &mut UpdateContext| f(document),
+        )
         .await
     }
 

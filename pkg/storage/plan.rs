@@ -59,7 +59,12 @@ impl Planned {
         let after = match after {
             Some(after) => {
                 let after = codec.with_version(&after, base.next)?;
-                check_size(key, "document", after.as_bytes().len(), storage.max_document())?;
+                check_size(
+                    key,
+                    "document",
+                    after.as_bytes().len(),
+                    storage.max_document(),
+                )?;
                 Some(Arc::new(after))
             }
             None => None,
@@ -115,10 +120,9 @@ impl Planned {
             _ => {}
         }
         let max_entry = storage.max_entry();
-        let size = entry_size(&entry)?;
-        check_size(key, "log entry", size, max_entry)?;
+        let size = check_entry(&entry, max_entry)?;
         if let Some(adopted) = &adopted {
-            check_size(key, "log entry", entry_size(adopted)?, max_entry)?;
+            check_entry(adopted, max_entry)?;
         }
         if let (ChangeKind::Updated, Some(after)) = (kind, &after)
             && base.next.get().is_multiple_of(SNAPSHOT_EVERY)
@@ -187,6 +191,13 @@ fn kept_merge_patch(diff: &Diff) -> Result<Option<serde_json::Value>> {
 
 /// Below this an estimate is enough: no backend has so low a limit.
 const SURELY_SMALL_BYTES: usize = 1 << 20;
+
+/// Refuses an entry that the backend cannot hold; returns about how many bytes it has.
+pub(super) fn check_entry(entry: &LogEntry, max_entry: usize) -> Result<usize> {
+    let size = entry_size(entry)?;
+    check_size(&entry.key, "log entry", size, max_entry)?;
+    Ok(size)
+}
 
 fn entry_size(entry: &LogEntry) -> Result<usize> {
     let estimate = entry.estimated_bytes();

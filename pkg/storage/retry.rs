@@ -112,7 +112,12 @@ impl RetryPolicy {
             .with_max_delay(max)
             .with_factor(self.factor.max(1.0))
             .with_max_times(attempts.saturating_sub(1) as usize);
-        if self.jitter { builder.with_jitter() } else { builder }.build()
+        if self.jitter {
+            builder.with_jitter()
+        } else {
+            builder
+        }
+        .build()
     }
 }
 

@@ -144,7 +144,11 @@ impl<'a> Update<'a> {
         let mut unit = Unit::default();
         planned.add_to(&mut unit);
         let deadline = self.attempts.deadline();
-        let committed = self.storage.engine.commit(unit, vec![turn], deadline).await?;
+        let committed = self
+            .storage
+            .engine
+            .commit(unit, vec![turn], deadline)
+            .await?;
         match committed.result {
             Ok(receipt) => Ok(Ran::Done(self.changed(base, planned, receipt.position))),
             Err(CommitFailure::Conflict { source, .. }) => {
@@ -215,12 +219,10 @@ where
     };
     let after = codec.encode(&value)?;
     match (&base.document, before) {
-        (Some(stored), Some(before)) => {
-            match codec.merged::<T>(stored, before, &after)? {
-                Some(merged) => Ok((Some(merged), true)),
-                None => Ok((Some(stored.as_ref().clone()), false)),
-            }
-        }
+        (Some(stored), Some(before)) => match codec.merged::<T>(stored, before, &after)? {
+            Some(merged) => Ok((Some(merged), true)),
+            None => Ok((Some(stored.as_ref().clone()), false)),
+        },
         _ => Ok((Some(codec.stored_form(&after, base.next)?), true)),
     }
 }

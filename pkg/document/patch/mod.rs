@@ -3,6 +3,7 @@
 mod align;
 mod apply;
 mod between;
+mod measure;
 mod operation;
 mod stored;
 

@@ -42,7 +42,11 @@ fn no_event(format: &str, source: impl Into<BoxError>) -> Error {
 
 fn time_to_text(time: DateTime) -> Result<String> {
     time.try_to_rfc3339_string().map_err(|e| {
-        Error::new(ErrorKind::Serialization, "the event's time has no RFC 3339 form").with_source(e)
+        Error::new(
+            ErrorKind::Serialization,
+            "the event's time has no RFC 3339 form",
+        )
+        .with_source(e)
     })
 }
 
@@ -88,7 +92,10 @@ mod tests {
             .with_causation("e-1")
             .with_actor("me")
             .with_tenant("t")
-            .with_trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Some("a=b".into()))
+            .with_trace(
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                Some("a=b".into()),
+            )
             .with_extra("Any Key", "\"ü\"");
         let data = [
             json!({"a": [null, true, 1, -1, 1.5, "\u{10FFFF}\n", {}, []], "": 0}),
@@ -138,7 +145,13 @@ mod tests {
                 let error = serializer.deserialize(&bytes[..end]).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Serialization);
             }
-            for bytes in [&b"{}"[..], b"[]", b"\xff", b"null", b"{\"specversion\":\"0.3\"}"] {
+            for bytes in [
+                &b"{}"[..],
+                b"[]",
+                b"\xff",
+                b"null",
+                b"{\"specversion\":\"0.3\"}",
+            ] {
                 assert!(serializer.deserialize(bytes).is_err());
             }
         }

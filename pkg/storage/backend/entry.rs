@@ -267,7 +267,10 @@ impl LogEntry {
 
     /// About how many bytes the stored form has, without making it.
     pub(crate) fn estimated_bytes(&self) -> usize {
-        let documents = self.after.as_ref().map_or(0, |after| after.as_bytes().len())
+        let documents = self
+            .after
+            .as_ref()
+            .map_or(0, |after| after.as_bytes().len())
             + self.patch.as_ref().map_or(0, Patch::estimated_bytes);
         let events: usize = self
             .events
@@ -389,7 +392,9 @@ fn json_bytes(value: &Value) -> usize {
         Value::Array(items) => 20 + items.iter().map(json_bytes).sum::<usize>(),
         Value::Object(fields) => {
             let fields = fields.iter();
-            20 + fields.map(|(key, value)| key.len() + json_bytes(value)).sum::<usize>()
+            20 + fields
+                .map(|(key, value)| key.len() + json_bytes(value))
+                .sum::<usize>()
         }
         _ => 20,
     }

@@ -24,12 +24,12 @@ use crate::document::{DocumentKey, Version};
 use crate::error::Result;
 
 pub use entry::{EntryKind, LogEntry, LoggedData, LoggedEvent, PARTITIONS, Position};
-pub use version_field::version_of;
 pub use lease::{Lease, LeaseRequest};
 pub use tail::{Cursor, TailFrom, TailItem};
 pub use unit::{
     CommitFailure, CommitReceipt, Condition, DocumentWrite, Fence, Record, RecordWrite, Unit,
 };
+pub use version_field::version_of;
 
 /// What a backend can and cannot do. A conformance case that needs a missing ability is reported as
 /// not applicable, never as passed.

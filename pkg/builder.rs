@@ -1,0 +1,210 @@
+//! The composition root: puts backend, mappers, bus and relay together.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::{Clock, SystemClock};
+use crate::document::validate_collection_name;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{DefaultEventMapper, EventMapper};
+use crate::storage::backend::Backend;
+use crate::storage::{CollectionSpec, Parts, RetryPolicy, Storage};
+
+/// Puts a [`Storage`] together; made by [`Storage::builder`].
+///
+/// ```
+/// # #[cfg(feature = "embedded")]
+/// # async fn example() -> nodestorage::Result<()> {
+/// use nodestorage::{CollectionSpec, DefaultEventMapper, EventNames, Index, Storage};
+///
+/// let names = DefaultEventMapper::new().with_names("users", EventNames::of("User"));
+/// let storage = Storage::builder()
+///     .url("embedded::memory:")
+///     .collection(CollectionSpec::new("users").with_index(Index::on("email").unique()))
+///     .default_mapper(names)
+///     .open()
+///     .await?;
+/// # storage.close().await;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until it is opened"]
+pub struct StorageBuilder {
+    source: Option<Source>,
+    mappers: HashMap<String, Arc<dyn EventMapper>>,
+    default_mapper: Arc<dyn EventMapper>,
+    specs: Vec<CollectionSpec>,
+    version_field: String,
+    retry: RetryPolicy,
+    clock: Arc<dyn Clock>,
+}
+
+enum Source {
+    Url(String),
+    Backend(Arc<dyn Backend>),
+}
+
+impl Storage {
+    /// Begins to put a storage together.
+    pub fn builder() -> StorageBuilder {
+        StorageBuilder {
+            source: None,
+            mappers: HashMap::new(),
+            default_mapper: Arc::new(DefaultEventMapper::new()),
+            specs: Vec::new(),
+            version_field: "version".to_owned(),
+            retry: RetryPolicy::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+impl StorageBuilder {
+    /// Where the documents are: `embedded:PATH` (one file), `embedded::memory:`, or
+    /// `mongodb://host/database`.
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.source = Some(Source::Url(url.into()));
+        self
+    }
+
+    /// Uses a backend that was made before, from an existing client for example.
+    pub fn backend(mut self, backend: impl Backend) -> Self {
+        self.source = Some(Source::Backend(Arc::new(backend)));
+        self
+    }
+
+    /// As [`backend`](Self::backend), shared.
+    pub fn shared_backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.source = Some(Source::Backend(backend));
+        self
+    }
+
+    /// Declares a collection with its indexes. Collections that need none need not be declared.
+    pub fn collection(mut self, spec: CollectionSpec) -> Self {
+        self.specs.push(spec);
+        self
+    }
+
+    /// Maps the changes of one collection with a mapper of its own.
+    pub fn mapper(mut self, collection: impl Into<String>, mapper: impl EventMapper) -> Self {
+        self.mappers.insert(collection.into(), Arc::new(mapper));
+        self
+    }
+
+    /// Maps the changes of all other collections. Default: [`DefaultEventMapper::new`].
+    pub fn default_mapper(mut self, mapper: impl EventMapper) -> Self {
+        self.default_mapper = Arc::new(mapper);
+        self
+    }
+
+    /// Sets the name of the integer field that holds a document's version, for collections that are not
+    /// declared with another one. Default: `version`.
+    pub fn version_field(mut self, name: impl Into<String>) -> Self {
+        self.version_field = name.into();
+        self
+    }
+
+    /// Sets how often and how fast calls are tried again.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Sets the clock for the times that events carry.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Opens the storage, and the declared collections with their indexes.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for an URL that is none, a missing feature, or an index that is not as declared;
+    /// `Unavailable` if the database does not answer within its connect timeout; `Unsupported` for a
+    /// deployment that cannot serve; `InUse` if another process holds an embedded store.
+    pub async fn open(self) -> Result<Storage> {
+        validate_version_field(&self.version_field)?;
+        for spec in &self.specs {
+            validate_collection_name(&spec.name)?;
+            validate_version_field(&spec.version_field)?;
+        }
+        let backend = match self.source {
+            Some(Source::Backend(backend)) => backend,
+            Some(Source::Url(url)) => open_url(&url).await?,
+            None => {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "neither an URL nor a backend was given to the builder",
+                ));
+            }
+        };
+        for spec in &self.specs {
+            backend.open_collection(spec).await?;
+        }
+        let specs = self.specs.into_iter();
+        let storage = Storage::from_parts(Parts {
+            backend,
+            mappers: self.mappers,
+            default_mapper: self.default_mapper,
+            specs: specs.map(|spec| (spec.name.clone(), spec)).collect(),
+            version_field: self.version_field,
+            retry: self.retry,
+            clock: self.clock,
+        });
+        Ok(storage)
+    }
+}
+
+impl fmt::Debug for StorageBuilder {
+    /// Shows no URL: it may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StorageBuilder")
+            .field("collections", &self.specs)
+            .field("version_field", &self.version_field)
+            .field("retry", &self.retry)
+            .finish_non_exhaustive()
+    }
+}
+
+fn validate_version_field(name: &str) -> Result<()> {
+    if name.is_empty() || name == "_id" || name.starts_with('$') || name.contains(['.', '\0']) {
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            format!("{name:?} cannot be the name of the version field"),
+        ));
+    }
+    Ok(())
+}
+
+async fn open_url(url: &str) -> Result<Arc<dyn Backend>> {
+    let scheme = url.split(':').next().unwrap_or_default();
+    match scheme {
+        #[cfg(feature = "embedded")]
+        "embedded" => {
+            use crate::storage::embedded::{EmbeddedBackend, EmbeddedOptions};
+            let backend = match &url["embedded:".len()..] {
+                ":memory:" => EmbeddedBackend::in_memory()?,
+                "" => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidConfig,
+                        "the URL embedded: needs a path or :memory:",
+                    ));
+                }
+                path => EmbeddedBackend::open(path, EmbeddedOptions::default())?,
+            };
+            Ok(Arc::new(backend))
+        }
+        #[cfg(feature = "mongodb")]
+        "mongodb" | "mongodb+srv" => {
+            use crate::storage::mongodb::MongoBackend;
+            Ok(Arc::new(MongoBackend::connect(url).await?))
+        }
+        // What stands before the first colon of an arbitrary text may be anything, a password too.
+        _ => Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "the storage URL begins with no scheme this build knows: embedded:, embedded::memory: or \
+             mongodb:// (feature mongodb)",
+        )),
+    }
+}
