@@ -12,6 +12,10 @@ pub struct UpdateOptions {
     pub expected: ExpectedVersion,
     /// Where the change comes from. Default: nothing.
     pub metadata: Metadata,
+    /// Whether the closure's result is the whole document, its key order included. Default: false, the
+    /// change that the closure made to its value is applied to the stored document, so that fields the
+    /// type does not know stay.
+    pub whole_document: bool,
     /// How often and how fast to try again. Default: as the storage is configured.
     pub retry: Option<super::RetryPolicy>,
 }
@@ -35,6 +39,14 @@ impl UpdateOptions {
     #[must_use]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.metadata = metadata;
+        self
+    }
+
+    /// Makes the closure's result the whole document: fields that the type does not know are removed, and
+    /// the key order is the result's.
+    #[must_use]
+    pub fn with_whole_document(mut self) -> Self {
+        self.whole_document = true;
         self
     }
 

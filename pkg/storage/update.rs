@@ -130,7 +130,8 @@ impl<'a> Update<'a> {
             turn,
             context,
         } = run;
-        let (after, changed) = decide(self.codec(), &base, before.as_ref(), value)?;
+        let before = before.as_ref().filter(|_| !self.options.whole_document);
+        let (after, changed) = decide(self.codec(), &base, before, value)?;
         let (emitted, metadata) = context.take();
         let decision = Decision {
             after,
@@ -204,7 +205,8 @@ impl<'a> Update<'a> {
     }
 }
 
-/// The document to store for a closure's value, and whether it differs from what is stored.
+/// The document to store for a closure's value, and whether it differs from what is stored. Without
+/// `before` the value is the whole document.
 pub(super) fn decide<T>(
     codec: Codec<'_>,
     base: &Base,
@@ -223,6 +225,13 @@ where
             Some(merged) => Ok((Some(merged), true)),
             None => Ok((Some(stored.as_ref().clone()), false)),
         },
-        _ => Ok((Some(codec.stored_form(&after, base.next)?), true)),
+        (Some(stored), None) => {
+            let version = base.version.unwrap_or_default();
+            let after = codec.stored_form(&after, version)?;
+            // The version is the storage's own field: where it stands is no difference.
+            let same = codec.with_version(stored, version)? == after;
+            Ok((Some(after), !same))
+        }
+        (None, _) => Ok((Some(codec.stored_form(&after, base.next)?), true)),
     }
 }
