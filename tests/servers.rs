@@ -1,4 +1,9 @@
 //! The servers of the tests keep what the other tests take for granted.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "also outside of the test functions"
+)]
 
 mod support;
 
