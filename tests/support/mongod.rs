@@ -166,7 +166,7 @@ impl Mongod {
     pub(crate) fn pause(&self) {
         match &self.host {
             Host::External => panic!("{URL_VARIABLE} names a server that is not ours to pause"),
-            Host::Process(process) => drop(process.command("pause")),
+            Host::Process(process) => process.pause(),
             Host::Container(container) => container.run(|it| Box::pin(it.pause())),
         }
     }
@@ -469,6 +469,34 @@ impl Process {
             .expect("the watchdog answers its commands");
         watchdog.server = answer.trim().parse().ok();
         watchdog.server
+    }
+
+    /// Stops the server's threads and waits until the last of them stands still: the signal is sent
+    /// to the process and reaches them one after the other, and one of them may be answering.
+    fn pause(&self) {
+        let Some(pid) = self.command("pause") else {
+            return;
+        };
+        let deadline = Instant::now() + START_DEADLINE;
+        // Systems without this folder have no simple way to ask.
+        while let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) {
+            // "23 (name of the thread) T …"
+            let runs = |stat: String| {
+                !stat
+                    .rsplit(')')
+                    .next()
+                    .unwrap_or_default()
+                    .starts_with(" T")
+            };
+            let mut stats = threads
+                .flatten()
+                .flat_map(|it| fs::read_to_string(it.path().join("stat")));
+            if !stats.any(runs) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "mongod does not stand still");
+            thread::sleep(POLL_INTERVAL);
+        }
     }
 
     /// Starts the server and waits until it listens.
