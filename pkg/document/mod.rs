@@ -14,6 +14,9 @@ mod path;
 mod raw;
 mod version;
 
+#[cfg(test)]
+mod testing;
+
 pub use diff::Diff;
 pub(crate) use id::validate_collection_name;
 pub use id::{DocumentId, DocumentKey};
