@@ -77,3 +77,6 @@ fn pointer(segments: &[PathSegment]) -> PointerBuf {
         PathSegment::Index(index) => Token::from(*index),
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -222,3 +222,6 @@ fn has_null_field(value: &Value) -> bool {
         values.any(|value| value.is_null() || has_null_field(value))
     })
 }
+
+#[cfg(test)]
+mod tests;

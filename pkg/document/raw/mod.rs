@@ -338,3 +338,6 @@ pub(crate) fn get<'a>(
     }
     Ok(Some(value))
 }
+
+#[cfg(test)]
+mod tests;
