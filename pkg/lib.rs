@@ -2,11 +2,14 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
+pub mod bus;
 pub mod clock;
 pub mod document;
 pub mod error;
 pub mod event;
 pub mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use builder::StorageBuilder;
 pub use document::{

@@ -1,0 +1,3 @@
+//! Conformance suites that every implementation of a contract must pass.
+
+pub mod bus;
