@@ -83,6 +83,9 @@ impl Diff {
     /// `TooLarge` if a changed value is nested too deeply, `Corrupt` for malformed BSON.
     pub fn merge_patch(&self) -> Result<MergePatch> {
         let skip: Vec<&str> = self.skip.iter().map(String::as_str).collect();
+        if let (Some(before), Some(after)) = (&self.before, &self.after) {
+            return MergePatch::of_patch(&self.patch, before, after, &skip);
+        }
         let (before, after) = (self.before.as_ref(), self.after.as_ref());
         MergePatch::between(before.map(|b| &***b), after.map(|a| &***a), &skip)
     }

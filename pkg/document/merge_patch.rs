@@ -1,10 +1,11 @@
 use std::fmt;
 
 use bson::RawDocument;
+use bson::spec::ElementType;
 use serde_json::{Map, Value};
 
 use super::json::{object, to_json};
-use super::raw::{RawValue, deeper, fields, match_fields};
+use super::raw::{Lockstep, RawValue, corrupt, deeper, fields, get, lockstep, match_fields};
 use super::{Patch, PatchOp, PathSegment};
 use crate::error::Result;
 
@@ -64,22 +65,62 @@ impl MergePatch {
                     value
                 }
             };
-            let mut target = &mut root;
-            for segment in path {
-                let PathSegment::Key(key) = segment else {
-                    return Ok(None);
-                };
-                if !target.is_object() {
-                    *target = Value::Object(Map::new());
-                }
-                let Value::Object(object) = target else {
-                    return Ok(None);
-                };
-                target = object.entry(key.as_str()).or_insert(Value::Null);
+            match slot(&mut root, path) {
+                Some(slot) => *slot = value,
+                None => return Ok(None),
             }
-            *target = value;
         }
         Ok(Some(view.finish(root)))
+    }
+
+    /// Computes what [`between`](Self::between) does from the patch between the two documents, and
+    /// looks only at what it changes.
+    pub(crate) fn of_patch(
+        patch: &Patch,
+        before: &RawDocument,
+        after: &RawDocument,
+        skip: &[&str],
+    ) -> Result<Self> {
+        // Each operation looks its place up; for more of them one walk over everything is faster.
+        const MAX_LOOKUPS: usize = 8;
+        if patch.ops().len() > MAX_LOOKUPS || patch.ops().any(|op| op.path().is_empty()) {
+            return Self::between(Some(before), Some(after), skip);
+        }
+        let mut view = View::default();
+        let mut root = Value::Object(Map::new());
+        let mut array: Option<&[PathSegment]> = None;
+        for op in patch.ops() {
+            let path = op.path().segments();
+            let index = path.iter().position(|s| matches!(s, PathSegment::Index(_)));
+            let (path, value) = if let Some(index) = index {
+                // Arrays appear whole, and once.
+                let path = &path[..index];
+                if array == Some(path) {
+                    continue;
+                }
+                array = Some(path);
+                let value =
+                    get(after, path)?.ok_or_else(|| corrupt("patch of another document"))?;
+                (path, Some(to_json(value, path.len())?))
+            } else {
+                let value = match op {
+                    PatchOp::Remove { .. } => Some(Value::Null),
+                    PatchOp::Add { value, .. } => {
+                        Some(view.replace(to_json(value.as_raw(), path.len())?))
+                    }
+                    PatchOp::Set { value, .. } => view.set(before, path, value.as_raw())?,
+                    _ => None,
+                };
+                (path, value)
+            };
+            if let Some(value) = value {
+                match slot(&mut root, path) {
+                    Some(slot) => *slot = value,
+                    None => return Self::between(Some(before), Some(after), skip),
+                }
+            }
+        }
+        Ok(view.finish(root))
     }
 
     /// The patch as JSON.
@@ -110,6 +151,25 @@ impl fmt::Display for MergePatch {
     }
 }
 
+/// The place of a path in a merge patch, created with the objects on the way; `None` for paths
+/// through arrays.
+fn slot<'v>(root: &'v mut Value, path: &[PathSegment]) -> Option<&'v mut Value> {
+    let mut target = root;
+    for segment in path {
+        let PathSegment::Key(key) = segment else {
+            return None;
+        };
+        if !target.is_object() {
+            *target = Value::Object(Map::new());
+        }
+        target = target
+            .as_object_mut()?
+            .entry(key.as_str())
+            .or_insert(Value::Null);
+    }
+    Some(target)
+}
+
 #[derive(Default)]
 struct View {
     is_inexact: bool,
@@ -123,6 +183,32 @@ impl View {
         }
     }
 
+    /// The change of a field that the patch sets; only objects merge with what was there.
+    fn set(
+        &mut self,
+        before: &RawDocument,
+        path: &[PathSegment],
+        value: RawValue<'_>,
+    ) -> Result<Option<Value>> {
+        let is_plain = matches!(
+            value.kind,
+            ElementType::String
+                | ElementType::Boolean
+                | ElementType::Int32
+                | ElementType::Int64
+                | ElementType::Null
+                | ElementType::Array
+        );
+        match (!is_plain)
+            .then(|| get(before, path))
+            .transpose()?
+            .flatten()
+        {
+            Some(before) => self.values(before, value, path.len()),
+            _ => Ok(Some(self.replace(to_json(value, path.len())?))),
+        }
+    }
+
     /// The merge patch between two documents that differ.
     fn documents(
         &mut self,
@@ -131,6 +217,9 @@ impl View {
         skip: &[&str],
         depth: usize,
     ) -> Result<Value> {
+        if let Some(differences) = lockstep(before, after)? {
+            return self.differences(&differences, skip, depth);
+        }
         let (old, new) = (fields(before)?, fields(after)?);
         let Some(matches) = match_fields(&old, &new) else {
             // With a key twice, the last of its fields is what JSON shows.
@@ -161,6 +250,29 @@ impl View {
         for (field, _) in old.iter().zip(gone).filter(|(_, gone)| *gone) {
             if !skip.contains(&field.key) {
                 patch.insert(field.key.to_owned(), Value::Null);
+            }
+        }
+        Ok(patch.into())
+    }
+
+    fn differences(
+        &mut self,
+        differences: &Lockstep<'_, '_>,
+        skip: &[&str],
+        depth: usize,
+    ) -> Result<Value> {
+        let mut patch = Map::new();
+        for (old, new) in &differences.changed {
+            if !skip.contains(&new.key)
+                && let Some(change) = self.values(old.value, new.value, depth)?
+            {
+                patch.insert(new.key.to_owned(), change);
+            }
+        }
+        for field in &differences.appended {
+            if !skip.contains(&field.key) {
+                let value = to_json(field.value, depth)?;
+                patch.insert(field.key.to_owned(), self.replace(value));
             }
         }
         Ok(patch.into())

@@ -41,6 +41,9 @@ proptest! {
         }
 
         let patch = Patch::between(&before, &after, SKIP).unwrap();
+        let short_cut = MergePatch::of_patch(&patch, &before, &after, SKIP).unwrap();
+        let walked = MergePatch::between(Some(&before), Some(&after), SKIP).unwrap();
+        prop_assert_eq!(short_cut, walked);
         if let Some(patch) = MergePatch::from_patch(&patch).unwrap() {
             let mut merged = old;
             ::json_patch::merge(&mut merged, patch.value());

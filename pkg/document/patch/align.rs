@@ -85,7 +85,7 @@ pub(crate) fn is_pairing_allowed(
         let Some(old_field) = old_position.and_then(|position| old.get(position)) else {
             continue;
         };
-        let is_identity = matches!(field.key, "_id" | "id");
+        let is_identity = is_identity(field.key);
         if has_equal && !is_identity {
             continue;
         }
@@ -96,4 +96,9 @@ pub(crate) fn is_pairing_allowed(
         }
     }
     has_equal
+}
+
+/// Whether a field of this name identifies the element of an array.
+pub(crate) fn is_identity(key: &str) -> bool {
+    matches!(key, "_id" | "id")
 }

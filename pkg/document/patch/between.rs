@@ -1,8 +1,10 @@
 use bson::RawDocument;
 
-use super::align::{align, is_pairing_allowed};
+use super::align::{align, is_identity, is_pairing_allowed};
 use super::operation::{PatchOp, PatchValue};
-use crate::document::raw::{Field, RawValue, corrupt, deeper, elements, fields, match_fields};
+use crate::document::raw::{
+    Field, Lockstep, RawValue, deeper, elements, fields, lockstep, match_fields,
+};
 use crate::document::{Path, PathSegment};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -83,6 +85,9 @@ impl Builder {
         depth: usize,
         is_element: bool,
     ) -> Result<bool> {
+        if let Some(differences) = lockstep(before, after)? {
+            return self.differences(&differences, skip, depth, is_element);
+        }
         let (before, after) = (fields(before)?, fields(after)?);
         let Some(matches) = match_fields(&before, &after) else {
             return Ok(false);
@@ -112,6 +117,35 @@ impl Builder {
         }
         self.reorder(&before, &kept, &matches);
         self.additions(&after, &matches, skip);
+        Ok(true)
+    }
+
+    /// Compares two documents that agree on their keys, as [`document`](Self::document) does.
+    fn differences(
+        &mut self,
+        differences: &Lockstep<'_, '_>,
+        skip: &[&str],
+        depth: usize,
+        is_element: bool,
+    ) -> Result<bool> {
+        let changed = &differences.changed;
+        if is_element
+            && (!differences.has_equal || changed.iter().any(|(field, _)| is_identity(field.key)))
+        {
+            return Ok(false);
+        }
+        for (old, new) in changed {
+            if !skip.contains(&new.key) {
+                self.path.push(new.key.into());
+                self.value(old.value, new.value, depth, false)?;
+                self.path.pop();
+            }
+        }
+        for field in &differences.appended {
+            if !skip.contains(&field.key) {
+                self.push_add(field, None);
+            }
+        }
         Ok(true)
     }
 
@@ -146,22 +180,23 @@ impl Builder {
         }
         for (position, field) in after.iter().enumerate().skip(first) {
             if matches[position].is_none() && !skip.contains(&field.key) {
-                let before = neighbours[position].map(str::to_owned);
-                let size = field.value.bytes.len()
-                    + before
-                        .as_ref()
-                        .map_or(0, |key| key.len() + 2 * ELEMENT_BYTES);
-                let (path, value) = (self.path_to(field.key), field.value.into());
-                self.push(
-                    PatchOp::Add {
-                        path,
-                        value,
-                        before,
-                    },
-                    size,
-                );
+                self.push_add(field, neighbours[position]);
             }
         }
+    }
+
+    fn push_add(&mut self, field: &Field<'_>, before: Option<&str>) {
+        let size = field.value.bytes.len() + before.map_or(0, |key| key.len() + 2 * ELEMENT_BYTES);
+        let (path, value) = (self.path_to(field.key), field.value.into());
+        let before = before.map(str::to_owned);
+        self.push(
+            PatchOp::Add {
+                path,
+                value,
+                before,
+            },
+            size,
+        );
     }
 
     /// Compares two arrays; false if their keys are not 0, 1, 2, …

@@ -3,6 +3,7 @@
 //! `bson`'s iterators parse values; here most values are only compared and copied, which needs
 //! their type and their bytes. Layout: <https://bsonspec.org/spec.html>.
 
+mod lockstep;
 mod lookup;
 mod validate;
 mod writer;
@@ -14,6 +15,7 @@ use bson::{Bson, RawBsonRef, RawDocument, RawDocumentBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use lockstep::{Lockstep, lockstep};
 pub(crate) use lookup::{Finder, duplicate, match_fields};
 pub(crate) use validate::{check_depth, validate};
 pub(crate) use writer::{Counter, Writer};
