@@ -16,9 +16,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("relay", &["document", "event", "history", "storage", "bus"]),
     ("aggregate", &["document", "event", "storage", "history"]),
     ("command", &["document", "event", "aggregate", "storage"]),
-    ("projection", &["document", "event", "storage", "history", "bus"]),
+    (
+        "projection",
+        &["document", "event", "storage", "history", "bus"],
+    ),
     ("query", &["document", "event", "projection", "storage"]),
-    ("saga", &["document", "event", "command", "storage", "history"]),
+    (
+        "saga",
+        &["document", "event", "command", "storage", "history"],
+    ),
     // The composition root and the suites may see everything; the command line is a crate of its own.
     ("builder", &["*"]),
     ("testing", &["*"]),
@@ -122,7 +128,8 @@ fn rooms_import_only_what_they_may() {
         };
         for import in imports(&code) {
             let fine = import == room
-                || ["error", "clock"].contains(&import.as_str()) && !["error", "clock"].contains(&room)
+                || ["error", "clock"].contains(&import.as_str())
+                    && !["error", "clock"].contains(&room)
                 || allowed.contains(&"*")
                 || allowed.contains(&import.as_str());
             if !fine {
@@ -163,7 +170,10 @@ fn driver_types_stay_in_their_adapters() {
             if file.starts_with(folder) {
                 continue;
             }
-            let own = [format!("crate::storage::{driver}::"), format!("storage::{driver}::")];
+            let own = [
+                format!("crate::storage::{driver}::"),
+                format!("storage::{driver}::"),
+            ];
             let mut rest = code.clone();
             for path in own {
                 rest = rest.replace(&path, "");
@@ -195,7 +205,8 @@ fn the_map_names_every_room() {
 
 #[test]
 fn the_scanner_sees_imports() {
-    let code = "use crate::{bus::{A, B}, error::Error};\nuse crate::relay;\nlet x = crate::query::f();";
+    let code =
+        "use crate::{bus::{A, B}, error::Error};\nuse crate::relay;\nlet x = crate::query::f();";
     let found = imports(code);
     let expected = ["bus", "error", "query", "relay"];
     assert!(found.iter().map(String::as_str).eq(expected), "{found:?}");

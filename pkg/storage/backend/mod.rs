@@ -24,6 +24,8 @@ use crate::document::{DocumentKey, Version};
 use crate::error::Result;
 
 pub use entry::{EntryKind, LogEntry, LoggedData, LoggedEvent, PARTITIONS, Position};
+#[cfg(feature = "mongodb")]
+pub(crate) use entry::{log_id, read_log_id};
 pub use lease::{Lease, LeaseRequest};
 pub use tail::{Cursor, TailFrom, TailItem};
 pub use unit::{
