@@ -3,7 +3,7 @@ use bson::{RawArrayBuf, RawBson, RawBsonRef, RawDocument};
 
 use super::operation::{PatchOp, PatchValue};
 use crate::document::Path;
-use crate::document::raw::{Counter, RawValue, Writer, corrupt, elements, fields, with_raw};
+use crate::document::raw::{Counter, RawValue, Writer, corrupt, elements, fields};
 use crate::error::Result;
 
 pub(super) fn write(ops: &[PatchOp]) -> Result<RawBson> {

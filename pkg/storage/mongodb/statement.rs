@@ -168,7 +168,7 @@ impl Plan {
             Condition::Version(version) => {
                 // The largest Int32 would become an Int64 by going up.
                 let step = if version == i32::MAX as u64 { -1 } else { 1 };
-                let change = |by: i32| Ok(rawdoc! { "$inc": named(&field, by)? });
+                let change = |by: i32| Ok::<_, Error>(rawdoc! { "$inc": named(&field, by)? });
                 let moved = Version::new(version.get().wrapping_add_signed(step.into()));
                 let there = rawdoc! { "q": matching(store, key, condition)?, "u": change(step)? };
                 let back = rawdoc! {
