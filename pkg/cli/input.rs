@@ -68,6 +68,11 @@ impl Lines {
         })
     }
 
+    /// The storage's own field.
+    pub(crate) fn version_field(&self) -> &str {
+        &self.format.version_field
+    }
+
     /// The next line that is not blank.
     pub(crate) fn next(&mut self) -> Result<Option<Line>, Failure> {
         loop {
