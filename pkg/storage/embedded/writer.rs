@@ -1,0 +1,306 @@
+//! The writer: one thread that carries out everything that is written.
+//!
+//! What waits in the queue when a transaction begins shares it, and with it the wait for the disk, which
+//! costs far more than the writing. Each call is still decided on its own, in order, and sees the ones
+//! before it. Answers go out after the transaction is durable, also those of calls that failed: they may
+//! have been decided on writes of the same transaction.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::apply::{Stop, perform};
+use super::failure::{closed, guarded, translate};
+use super::store::Store;
+use super::tables::{State, Tables};
+use super::work::{Answer, Done, Job, Work};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::backend::CommitFailure;
+
+/// Calls that may wait: more than the engine ever has in flight.
+const QUEUE: usize = 256;
+
+/// Memory that waiting calls may take, in kibibytes: 64 MiB, one call of the largest size included.
+const QUEUE_KIB: u32 = 64 << 10;
+
+/// Calls in one transaction at most: above it the wait for the disk is small beside the writing, and
+/// the first one would wait for the last.
+const GROUP: usize = 128;
+
+/// Bytes in one transaction at most, beyond the first call.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// How long after its deadline a commit is still waited for whose outcome is not known.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The way to the writer.
+#[derive(Debug, Clone)]
+pub(super) struct Writer {
+    queue: Arc<Mutex<Option<mpsc::Sender<Job>>>>,
+    memory: Arc<Semaphore>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Writer {
+    pub(super) fn start(store: Arc<Store>) -> Result<Self> {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("nodestorage-writer".to_owned())
+            .spawn(move || run(&store, jobs))
+            .map_err(|e| {
+                Error::new(ErrorKind::Unavailable, "the writer thread did not start").with_source(e)
+            })?;
+        Ok(Self {
+            queue: Arc::new(Mutex::new(Some(queue))),
+            memory: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            thread: Arc::new(Mutex::new(Some(thread))),
+        })
+    }
+
+    /// Hands over a piece of work and waits for its answer. When the future is dropped before the
+    /// work is in the queue, nothing happens; after that the work is done whoever waits.
+    pub(super) async fn ask(&self, work: Work) -> Answer {
+        let failed = |error| Err(CommitFailure::Failed(error));
+        let deadline = match &work {
+            Work::Commit { deadline, .. } => Some(*deadline),
+            _ => None,
+        };
+        let Some(queue) = self.queue() else {
+            return failed(closed());
+        };
+        let kib = u32::try_from(work.bytes() / 1_024 + 1).map_or(QUEUE_KIB, |n| n.min(QUEUE_KIB));
+        let place = async {
+            let share = Arc::clone(&self.memory).acquire_many_owned(kib).await;
+            Some((queue.reserve().await.ok()?, share.ok()?))
+        };
+        let place = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), place).await,
+            None => Ok(place.await),
+        };
+        let (place, share) = match place {
+            Ok(Some(place)) => place,
+            Ok(None) => return failed(closed()),
+            Err(_) => {
+                return failed(Error::new(
+                    ErrorKind::Timeout,
+                    "the deadline passed before the commit found a place in the queue",
+                ));
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        place.send(Job {
+            work,
+            answer,
+            _share: share,
+        });
+        let answer = match deadline {
+            // The writer itself turns away what it reaches too late; this bounds only a disk that
+            // does not answer.
+            Some(deadline) => tokio::time::timeout_at((deadline + GRACE).into(), answered).await,
+            None => Ok(answered.await),
+        };
+        match answer {
+            Ok(Ok(answer)) => answer,
+            _ => Err(CommitFailure::Unknown(Error::new(
+                ErrorKind::CommitUnknown,
+                "the disk did not confirm the commit in time",
+            ))),
+        }
+    }
+
+    fn queue(&self) -> Option<mpsc::Sender<Job>> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.clone()
+    }
+
+    /// Takes no more work, and waits until what is in the queue is done.
+    pub(super) fn close(&self) {
+        let queue = self
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(queue);
+        // Held while waiting, so that whoever closes second waits as well.
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // A panic there has been reported by its hook; there is nothing left to clean up.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(store: &Store, mut jobs: mpsc::Receiver<Job>) {
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match jobs.blocking_recv() {
+                Some(job) => waiting.push_back(job),
+                None => return,
+            }
+        }
+        while waiting.len() < GROUP
+            && let Ok(job) = jobs.try_recv()
+        {
+            waiting.push_back(job);
+        }
+        let group = next_group(&mut waiting);
+        carry_out(store, group);
+    }
+}
+
+/// Takes from the front what shares the next transaction.
+fn next_group(waiting: &mut VecDeque<Job>) -> Vec<Job> {
+    let mut group: Vec<Job> = Vec::new();
+    let mut bytes = 0;
+    while let Some(job) = waiting.front() {
+        bytes += job.work.bytes();
+        let fits = group.len() < GROUP && bytes <= GROUP_BYTES && !job.work.is_alone();
+        if !group.is_empty() && !fits {
+            break;
+        }
+        let alone = job.work.is_alone();
+        group.extend(waiting.pop_front());
+        if alone {
+            break;
+        }
+    }
+    group
+}
+
+fn carry_out(store: &Store, group: Vec<Job>) {
+    match transact(store, &group) {
+        Ok((answers, last)) => {
+            store.tip.send_if_modified(|tip| {
+                let moved = *tip < last;
+                *tip = last.max(*tip);
+                moved
+            });
+            for (job, answer) in group.into_iter().zip(answers) {
+                if let Ok(Done::Opened(collection)) = &answer {
+                    store.add_collection(Arc::clone(collection));
+                }
+                let _ = job.answer.send(answer);
+            }
+        }
+        // One by one: what the disk or a damaged page refuses to one must not fail the others.
+        Err(Lost::Nothing(_)) if group.len() > 1 => {
+            for job in group {
+                carry_out(store, vec![job]);
+            }
+        }
+        Err(lost) => {
+            for job in group {
+                let _ = job.answer.send(Err(lost.to_failure()));
+            }
+        }
+    }
+}
+
+/// A transaction that did not succeed.
+#[derive(Debug)]
+enum Lost {
+    /// Nothing of it was written.
+    Nothing(Error),
+    /// It is not known whether it was written.
+    Unknown(Error),
+}
+
+impl Lost {
+    fn to_failure(&self) -> CommitFailure {
+        let again = |kind, error: &Error| match std::error::Error::source(error) {
+            Some(source) => Error::new(kind, error.to_string()).with_source(source.to_string()),
+            None => Error::new(kind, error.to_string()),
+        };
+        match self {
+            Self::Nothing(error) => CommitFailure::Failed(again(error.kind(), error)),
+            Self::Unknown(error) => CommitFailure::Unknown(again(ErrorKind::CommitUnknown, error)),
+        }
+    }
+}
+
+/// How far a transaction came.
+#[derive(Default)]
+struct Progress {
+    answers: Vec<Answer>,
+    state: State,
+    committing: bool,
+}
+
+/// Carries out a group in one transaction. The answers hold once it returns, and with them the newest
+/// position.
+fn transact(store: &Store, group: &[Job]) -> std::result::Result<(Vec<Answer>, u64), Lost> {
+    if store.is_broken() {
+        store.reopen(store.generation()).map_err(Lost::Nothing)?;
+    }
+    let generation = store.generation();
+    let mut progress = Progress::default();
+    let Err(error) = guarded(|| write(store, group, &mut progress)) else {
+        return Ok((progress.answers, progress.state.last));
+    };
+    let of_the_disk = matches!(
+        error.kind(),
+        ErrorKind::Unavailable | ErrorKind::StorageFull | ErrorKind::Corrupt
+    );
+    if !of_the_disk {
+        return Err(Lost::Nothing(error));
+    }
+    // After such a failure the database takes no more writes until it is opened anew.
+    match (store.reopen(generation), progress.committing) {
+        (_, false) => Err(Lost::Nothing(error)),
+        (Err(_), true) => Err(Lost::Unknown(error)),
+        (Ok(()), true) => settle(store, progress, error),
+    }
+}
+
+/// Finds out whether a commit happened that reported a failure. If it did, one more commit rewrites the
+/// file's header and shows that the disk takes it: what is read back after a failed `fsync` may be in
+/// memory only.
+fn settle(
+    store: &Store,
+    progress: Progress,
+    error: Error,
+) -> std::result::Result<(Vec<Answer>, u64), Lost> {
+    let Ok(found) = guarded(|| State::of(store.hold().database()?)) else {
+        return Err(Lost::Unknown(error));
+    };
+    if found.commits < progress.state.commits {
+        return Err(Lost::Nothing(error));
+    }
+    let generation = store.generation();
+    if guarded(|| write(store, &[], &mut Progress::default())).is_err() {
+        let _ = store.reopen(generation);
+        return Err(Lost::Unknown(error));
+    }
+    Ok((progress.answers, progress.state.last))
+}
+
+fn write(store: &Store, group: &[Job], progress: &mut Progress) -> Result<()> {
+    let held = store.hold();
+    let mut transaction = held.database()?.begin_write().map_err(translate)?;
+    // Without it, opening after a crash walks the whole file. In memory there is no opening again.
+    transaction.set_quick_repair(store.durable);
+    {
+        let mut tables = Tables::open(&transaction)?;
+        let mut state = tables.state()?;
+        for job in group {
+            let answer = match perform(store, &mut tables, &mut state, &job.work) {
+                Ok(done) => Ok(done),
+                Err(Stop::Unwritten(failure)) => Err(failure),
+                Err(Stop::HalfWritten(error)) => return Err(error),
+            };
+            progress.answers.push(answer);
+        }
+        state.commits += 1;
+        state.write(&mut tables.meta)?;
+        progress.state = state;
+    }
+    if !group.is_empty() && progress.answers.iter().all(Result::is_err) {
+        return transaction.abort().map_err(translate);
+    }
+    progress.committing = true;
+    transaction.commit().map_err(translate)
+}
