@@ -198,7 +198,9 @@ async fn open_url(url: &str) -> Result<Arc<dyn Backend>> {
         #[cfg(feature = "mongodb")]
         "mongodb" | "mongodb+srv" => {
             use crate::storage::mongodb::{MongoBackend, MongoOptions};
-            Ok(Arc::new(MongoBackend::connect(url, MongoOptions::default()).await?))
+            Ok(Arc::new(
+                MongoBackend::connect(url, MongoOptions::default()).await?,
+            ))
         }
         // What stands before the first colon of an arbitrary text may be anything, a password too.
         _ => Err(Error::new(

@@ -61,7 +61,12 @@ pub(crate) struct Import {
     #[arg(long)]
     pub(crate) collection: String,
     /// The field of each document that holds its id
-    #[arg(long, default_value = "_id", conflicts_with = "history", value_name = "FIELD")]
+    #[arg(
+        long,
+        default_value = "_id",
+        conflicts_with = "history",
+        value_name = "FIELD"
+    )]
     pub(crate) key: String,
     /// Lines are {"id", "at", "doc"}, the states of documents one after the other; a null doc deletes
     #[arg(long)]

@@ -29,7 +29,9 @@ async fn get(storage: &Storage, arguments: &Get, json: bool) -> Result<ExitCode,
         let state = history.at_time(at).await?;
         state.map(|state| output::document(state.document()))
     } else {
-        let found = storage.find::<bson::RawDocumentBuf>(collection, &id).await?;
+        let found = storage
+            .find::<bson::RawDocumentBuf>(collection, &id)
+            .await?;
         found.map(|found| output::document(&found))
     };
     let Some(document) = document.transpose()? else {

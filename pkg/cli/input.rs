@@ -55,7 +55,9 @@ impl Lines {
         let reader: Box<dyn BufRead + Send> = if start.starts_with(&[0x1f, 0x8b]) {
             Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(file)))
         } else if start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-            Box::new(BufReader::new(liblzma::bufread::XzDecoder::new_multi_decoder(file)))
+            Box::new(BufReader::new(
+                liblzma::bufread::XzDecoder::new_multi_decoder(file),
+            ))
         } else {
             Box::new(file)
         };
@@ -182,7 +184,11 @@ mod tests {
 
     #[test]
     fn reads_documents_and_history() {
-        let all = lines(b"\xef\xbb\xbf{\"id\":1,\"b\":2,\"a\":3}\r\n\n{\"id\":\"x\"}", false).unwrap();
+        let all = lines(
+            b"\xef\xbb\xbf{\"id\":1,\"b\":2,\"a\":3}\r\n\n{\"id\":\"x\"}",
+            false,
+        )
+        .unwrap();
         assert_eq!((all[0].number, all[1].number), (1, 3));
         let keys: Vec<_> = all[0].document.as_ref().unwrap().keys().collect();
         assert_eq!(keys, ["id", "b", "a"]);
@@ -217,7 +223,10 @@ mod tests {
             (b"{}", "has no field \"id\""),
             (b"{\"id\":[]}", "neither string nor integer"),
             (b"{\"id\":1,\"version\":2}", "--version-field"),
-            (b"{\"id\":1,\"a\":[1,{\"b\":18446744073709551615}]}", "at /a/1/b"),
+            (
+                b"{\"id\":1,\"a\":[1,{\"b\":18446744073709551615}]}",
+                "at /a/1/b",
+            ),
             (b"{\"id\":\"\xff\"}", "no UTF-8"),
         ] {
             let error = lines(text, false).unwrap_err().to_string();

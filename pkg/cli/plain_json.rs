@@ -31,8 +31,15 @@ pub(crate) fn parse(text: &str) -> Result<Bson, Unfit> {
         return Ok(value);
     }
     // The parser turns integers beyond 64 bits into doubles; only the text tells them from doubles.
-    let huge = HugeNumbers { rest: text.as_bytes() };
-    match state.huge.into_iter().zip(huge).find(|(_, is_integer)| *is_integer) {
+    let huge = HugeNumbers {
+        rest: text.as_bytes(),
+    };
+    match state
+        .huge
+        .into_iter()
+        .zip(huge)
+        .find(|(_, is_integer)| *is_integer)
+    {
         Some((path, _)) => Err(Unfit {
             path,
             reason: OVERFLOW.to_owned(),
@@ -122,9 +129,9 @@ impl<'de> Visitor<'de> for Value<'_> {
         let mut array = Vec::new();
         loop {
             let index = array.len();
-            let item = self
-                .0
-                .within(format_args!("{index}"), |state| items.next_element_seed(Value(state)))?;
+            let item = self.0.within(format_args!("{index}"), |state| {
+                items.next_element_seed(Value(state))
+            })?;
             match item {
                 Some(item) => array.push(item),
                 None => return Ok(Bson::Array(array)),
@@ -203,14 +210,18 @@ mod tests {
 
     #[test]
     fn keeps_order_types_and_dollar_keys() {
-        let value = parse(r#"{"z": 1, "$ref": "x", "a": [1.0, -1, null, 3000000000, 1e300], "": {}}"#);
+        let value =
+            parse(r#"{"z": 1, "$ref": "x", "a": [1.0, -1, null, 3000000000, 1e300], "": {}}"#);
         let expected = doc! {
             "z": 1_i32, "$ref": "x", "a": [1.0, -1_i32, null, 3_000_000_000_i64, 1e300], "": {},
         };
         let Bson::Document(value) = value.unwrap() else {
             panic!("no document");
         };
-        assert_eq!(value.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        assert_eq!(
+            value.keys().collect::<Vec<_>>(),
+            expected.keys().collect::<Vec<_>>()
+        );
         assert_eq!(value, expected);
         assert_eq!(parse("9223372036854775807").unwrap(), bson!(i64::MAX));
         assert_eq!(parse("-9223372036854775808").unwrap(), bson!(i64::MIN));
@@ -220,7 +231,10 @@ mod tests {
     fn integers_that_do_not_fit_are_named_by_path() {
         for (text, path) in [
             (r#"{"a": 18446744073709551615}"#, "/a"),
-            (r#"{"s": "99999999999999999999\"", "a": [1e30, {"b/c": 99999999999999999999}]}"#, "/a/1/b~1c"),
+            (
+                r#"{"s": "99999999999999999999\"", "a": [1e30, {"b/c": 99999999999999999999}]}"#,
+                "/a/1/b~1c",
+            ),
             (r#"[-9223372036854775809]"#, "/0"),
         ] {
             let unfit = parse(text).unwrap_err();
@@ -231,7 +245,16 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_an_error() {
-        for text in ["", "{", "{} x", "nul", "\"\\u12\"", "{\"a\":1,\"a\":2}", "{\"a\\u0000\":1}", "1e999"] {
+        for text in [
+            "",
+            "{",
+            "{} x",
+            "nul",
+            "\"\\u12\"",
+            "{\"a\":1,\"a\":2}",
+            "{\"a\\u0000\":1}",
+            "1e999",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
         // The parser's own recursion limit keeps the stack safe.

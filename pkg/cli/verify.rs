@@ -81,9 +81,10 @@ pub(crate) async fn run(
         keys: [RandomState::new(), RandomState::new()],
         version_field: lines.version_field().to_owned(),
     };
-    let (digester, said) = tokio::task::spawn_blocking(move || read(lines, &digester).map(|said| (digester, said)))
-        .await
-        .map_err(|e| Failure::new(format!("reading ended unexpectedly: {e}")))??;
+    let (digester, said) =
+        tokio::task::spawn_blocking(move || read(lines, &digester).map(|said| (digester, said)))
+            .await
+            .map_err(|e| Failure::new(format!("reading ended unexpectedly: {e}")))??;
     let documents = said.len();
     let bar = output::progress("verified", json);
     let digester = &digester;
@@ -124,10 +125,7 @@ pub(crate) async fn run(
     })
 }
 
-fn read(
-    mut lines: Lines,
-    digester: &Digester,
-) -> Result<HashMap<DocumentId, Vec<Said>>, Failure> {
+fn read(mut lines: Lines, digester: &Digester) -> Result<HashMap<DocumentId, Vec<Said>>, Failure> {
     let mut said: HashMap<DocumentId, Vec<Said>> = HashMap::new();
     while let Some(line) = lines.next()? {
         let digest = match &line.document {

@@ -1,9 +1,19 @@
 //! What can be said of a patch without applying it.
 
 use super::{Patch, PatchOp, PatchValue};
-use crate::document::PathSegment;
+use crate::document::{PathSegment, json_patch_of};
+use crate::error::Result;
 
 impl Patch {
+    /// The patch as an RFC 6902 JSON patch. Changes of key order have no meaning in JSON and are left
+    /// out.
+    ///
+    /// # Errors
+    /// `TooLarge` if a value is nested too deeply, `Corrupt` for malformed BSON.
+    pub fn json_patch(&self) -> Result<::json_patch::Patch> {
+        json_patch_of(self)
+    }
+
     /// Whether the merge patch of the change follows from this patch alone. It does not if arrays are
     /// edited, whose other elements RFC 7396 repeats, or if a value is replaced by a document, where
     /// RFC 7396 names the old one's keys.

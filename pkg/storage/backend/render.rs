@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::entry::{LogEntry, LoggedData, LoggedEvent};
-use crate::document::{Diff, MergePatch, json_patch_of};
+use crate::document::{Diff, MergePatch};
 use crate::error::Result;
 use crate::event::{Event, EventParts};
 
@@ -65,7 +65,7 @@ impl LogEntry {
                 Some(kept) => Some(kept.clone()),
                 None => MergePatch::from_patch(patch)?.map(MergePatch::into_value),
             };
-            return Ok(json!({ "diff": json_patch_of(patch)?, "merge_patch": merge_patch }));
+            return Ok(json!({ "diff": patch.json_patch()?, "merge_patch": merge_patch }));
         }
         let Some(after) = &self.after else {
             let removal = json!([{ "op": "replace", "path": "", "value": null }]);
