@@ -3,7 +3,7 @@ use bson::RawDocument;
 use super::align::{align, is_identity, is_pairing_allowed};
 use super::operation::{PatchOp, PatchValue};
 use crate::document::raw::{
-    Field, Lockstep, RawValue, deeper, elements, fields, lockstep, match_fields,
+    Field, Lockstep, RawValue, deeper, duplicate, elements, fields, lockstep, match_fields,
 };
 use crate::document::{Path, PathSegment};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,9 +29,12 @@ pub(super) fn between(
     if !skip.is_empty() {
         // Setting the whole document would set the skipped fields as well.
         if !has_ops {
+            let (before, after) = (fields(before)?, fields(after)?);
+            let key = duplicate(&before).or_else(|| duplicate(&after));
+            let path = Path::from(key.unwrap_or_default());
             return Err(Error::new(
                 ErrorKind::Serialization,
-                "duplicate key at the top of the document",
+                format!("duplicate key at {path}"),
             ));
         }
     } else if !has_ops || builder.size >= set_size(&[], after) {

@@ -174,6 +174,7 @@ fn documents_with_a_key_twice_are_set_whole() {
     check(&a, &b, &[]);
     let error = Patch::between(&a, &b, &["_id"]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Serialization);
+    assert_eq!(error.to_string(), "duplicate key at /a");
 }
 
 #[test]
