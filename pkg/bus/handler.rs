@@ -42,7 +42,7 @@ pub trait EventHandler: Send + Sync + 'static {
     ///
     /// # Errors
     /// Any error has the event redelivered after a backoff, and put into the dead letters after the last
-    /// attempt of the subscription's [`RetryPolicy`](super::RetryPolicy).
+    /// attempt of the subscription's [`RedeliveryPolicy`](super::RedeliveryPolicy).
     async fn handle(&self, event: Event) -> Result<(), BoxError>;
 }
 

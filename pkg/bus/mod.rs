@@ -44,7 +44,7 @@ mod handle;
 mod handler;
 pub mod memory;
 mod publish_error;
-mod retry;
+mod redelivery;
 mod subscription;
 
 use std::fmt::Debug;
@@ -62,7 +62,7 @@ pub use handle::{SubscriptionControl, SubscriptionHandle, SubscriptionState};
 pub use handler::{EventHandler, HandlerOutcome};
 pub use memory::MemoryBus;
 pub use publish_error::PublishError;
-pub use retry::RetryPolicy;
+pub use redelivery::RedeliveryPolicy;
 pub use subscription::{StartFrom, Subscription};
 
 /// What a bus can and cannot do. A conformance case that needs a missing ability is reported as not

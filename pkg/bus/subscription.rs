@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::filter::{EventTypes, Filter};
-use super::retry::RetryPolicy;
+use super::redelivery::RedeliveryPolicy;
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -25,16 +25,16 @@ pub enum StartFrom {
 /// # Examples
 /// ```
 /// use nodestorage::DocumentKey;
-/// use nodestorage::bus::{RetryPolicy, Subscription};
+/// use nodestorage::bus::{RedeliveryPolicy, Subscription};
 ///
 /// Subscription::to("UserCreated");
 /// Subscription::to(["UserCreated", "UserDeleted"]).with_group("mailer");
 /// Subscription::matching("User*").with_workers(8);
 /// Subscription::to_all()
 ///     .with_document(DocumentKey::new("users", "user123"))
-///     .with_retry(RetryPolicy::new().with_attempts(3));
+///     .with_retry(RedeliveryPolicy::new().with_attempts(3));
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "a subscription does nothing until it is passed to a bus"]
 pub struct Subscription {
@@ -45,7 +45,7 @@ pub struct Subscription {
     /// How many events this member handles at a time, each about another document. Default 1.
     pub workers: usize,
     /// How failures are retried. The same for all members of a group.
-    pub retry: RetryPolicy,
+    pub retry: RedeliveryPolicy,
     /// How many events may wait or be in work, in the group on a bus in memory, in this member on a
     /// broker; beyond it intake waits. Default 1,024: with events of a few kilobytes a few megabytes.
     pub queue: usize,
@@ -62,7 +62,7 @@ impl Subscription {
             filter,
             group: None,
             workers: 1,
-            retry: RetryPolicy::default(),
+            retry: RedeliveryPolicy::default(),
             queue: 1_024,
             max_dead_letters: 1_000,
             start: StartFrom::default(),
@@ -110,7 +110,7 @@ impl Subscription {
     }
 
     /// Sets the retry policy.
-    pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
+    pub fn with_retry(mut self, retry: RedeliveryPolicy) -> Self {
         self.retry = retry;
         self
     }

@@ -15,7 +15,7 @@
 mod group;
 mod lanes;
 mod member;
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::support::{assert_same_order, interleaved, must, publish, quick};
 use super::{Harness, Recorder, Verdict, eventually, sample_event};
-use crate::bus::{EventBusExt, RetryPolicy, Subscription};
+use crate::bus::{EventBusExt, RedeliveryPolicy, Subscription};
 use crate::event::{Event, EventId};
 
 /// Counts attempts per event.
@@ -76,10 +76,10 @@ pub async fn a_failing_document_holds_back_only_itself(harness: impl Harness) ->
     let bus = harness().await;
     let (seen, attempts) = (Recorder::new(), Attempts::default());
     let recorder = seen.clone();
-    let retry = RetryPolicy::new()
+    let retry = RedeliveryPolicy::new()
         .with_attempts(2)
-        .with_base(Duration::from_millis(400))
-        .with_jitter(0.0);
+        .with_delays(Duration::from_millis(400), Duration::from_secs(1))
+        .with_jitter(false);
     must(
         bus.subscribe(
             Subscription::to_all().with_retry(retry),
@@ -112,10 +112,10 @@ pub async fn an_error_is_retried_after_a_backoff(harness: impl Harness) -> Verdi
     let times = Arc::new(Mutex::new(Vec::new()));
     let recorder = Arc::clone(&times);
     let base = Duration::from_millis(40);
-    let retry = RetryPolicy::new()
+    let retry = RedeliveryPolicy::new()
         .with_attempts(3)
-        .with_base(base)
-        .with_jitter(0.0);
+        .with_delays(base, base * 10)
+        .with_jitter(false);
     let subscription = Subscription::to_all()
         .with_group("patient")
         .with_retry(retry);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::support::{fail, in_collection, must, publish};
 use super::{Harness, Recorder, Verdict, eventually};
-use crate::bus::{EventBus, EventBusExt, RetryPolicy, Subscription};
+use crate::bus::{EventBus, EventBusExt, RedeliveryPolicy, Subscription};
 use crate::document::DocumentKey;
 use crate::error::ErrorKind;
 use crate::event::Event;
@@ -159,7 +159,7 @@ pub async fn nonsense_is_refused(harness: impl Harness) -> Verdict {
         Subscription::to_all().with_group(""),
         Subscription::to_all().with_workers(0),
         Subscription::to_all().with_queue(0),
-        Subscription::to_all().with_retry(RetryPolicy::new().with_attempts(0)),
+        Subscription::to_all().with_retry(RedeliveryPolicy::new().with_attempts(0)),
     ] {
         match bus
             .subscribe(subscription.clone(), |_: Event| async {})

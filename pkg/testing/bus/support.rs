@@ -6,7 +6,7 @@ use bson::DateTime;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::bus::{EventBus, RetryPolicy};
+use crate::bus::{EventBus, RedeliveryPolicy};
 use crate::document::{DocumentKey, Version};
 use crate::event::{Event, EventId, EventParts, Metadata};
 
@@ -46,11 +46,10 @@ pub(super) fn interleaved(documents: u64, versions: u64) -> Vec<Event> {
 }
 
 /// A retry policy with waits short enough for a test.
-pub(super) fn quick(attempts: u32) -> RetryPolicy {
-    RetryPolicy::new()
+pub(super) fn quick(attempts: u32) -> RedeliveryPolicy {
+    RedeliveryPolicy::new()
         .with_attempts(attempts)
-        .with_base(Duration::from_millis(1))
-        .with_cap(Duration::from_millis(5))
+        .with_delays(Duration::from_millis(1), Duration::from_millis(5))
 }
 
 pub(super) async fn publish(bus: &Arc<dyn EventBus>, events: &[Event]) {
