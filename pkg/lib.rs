@@ -7,6 +7,7 @@ pub mod clock;
 pub mod document;
 pub mod error;
 pub mod event;
+pub mod relay;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;

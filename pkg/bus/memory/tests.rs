@@ -164,7 +164,10 @@ async fn full_dead_letters_stall_the_subscription_until_there_is_room() {
     let subscription = Subscription::to_all()
         .with_queue(4)
         .with_max_dead_letters(2)
-        .with_retry(RedeliveryPolicy::new().with_attempts(2));
+        .with_retry(
+            // Without chance the three fail in the order they were published.
+            RedeliveryPolicy::new().with_attempts(2).with_jitter(false),
+        );
     let handle = bus
         .subscribe(subscription, move |event: Event| {
             let fails = event.event_type() == "Bad";

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::query::{CollectionSpec, Query};
 use crate::document::{DocumentKey, Version};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 pub use entry::{EntryKind, LogEntry, LoggedData, LoggedEvent, PARTITIONS, Position};
 #[cfg(feature = "mongodb")]
@@ -165,6 +165,18 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// # Errors
     /// `InUse` if the lease has another owner or fence by now; nothing is stored then.
     async fn save_checkpoint(&self, fence: &Fence, cursor: &Cursor, ttl: Duration) -> Result<()>;
+
+    /// The checkpoint stored under a lease's name, whoever holds the lease; how a process waits for what
+    /// a relay in another one publishes.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the backend implements it.
+    async fn read_checkpoint(&self, name: &str) -> Result<Option<Cursor>> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this backend does not show the checkpoint {name}"),
+        ))
+    }
 
     /// Gives up a lease, so that the next owner need not wait for its end. Its checkpoint stays.
     /// Without effect if the lease has another owner or fence by now.

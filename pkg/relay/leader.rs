@@ -1,0 +1,414 @@
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::letters::{PARKED, Parked, parked_from_record};
+use super::outgoing::{Outgoing, Step};
+use super::run::{Inner, Request};
+use super::state::RelayState;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::backend::{Cursor, Fence, Lease, TailFrom, TailItem};
+
+/// How long shutting down waits for another log entry before it takes the log for exhausted. A change
+/// stream brings one within a few milliseconds of its commit.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// A relay while it holds the lease.
+pub(super) struct Leader<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) fence: Fence,
+    pub(super) requests: &'a mut mpsc::Receiver<Request>,
+    /// Up to here nobody else can have been granted the lease.
+    valid_until: Instant,
+    renew_at: Instant,
+    /// The place in the log up to which everything is confirmed or set aside.
+    confirmed: Option<Cursor>,
+    /// Confirmed entries since the stored checkpoint, and since when.
+    unsaved: usize,
+    unsaved_since: Option<Instant>,
+    /// When what is in flight is given up, once shutting down.
+    give_up_at: Option<Instant>,
+}
+
+/// Why a leader cannot go on.
+#[derive(Debug)]
+pub(super) enum Interrupt {
+    Shutdown,
+    LeaseLost,
+    Fatal(Error),
+}
+
+enum Wake {
+    Shutdown,
+    Upkeep,
+    Request(Request),
+    Tail(Option<Result<TailItem>>),
+}
+
+impl<'a> Leader<'a> {
+    pub(super) fn new(
+        inner: &'a Inner,
+        requests: &'a mut mpsc::Receiver<Request>,
+        lease: Lease,
+        asked_at: Instant,
+    ) -> Self {
+        let ttl = inner.options.lease_ttl;
+        Self {
+            inner,
+            fence: lease.fence,
+            requests,
+            valid_until: asked_at + ttl,
+            renew_at: asked_at + ttl / 3,
+            confirmed: lease.checkpoint,
+            unsaved: 0,
+            unsaved_since: None,
+            give_up_at: None,
+        }
+    }
+
+    /// Publishes until something interrupts it.
+    pub(super) async fn lead(&mut self) -> Interrupt {
+        let Err(interrupt) = self.follow().await;
+        interrupt
+    }
+
+    async fn follow(&mut self) -> Result<Infallible, Interrupt> {
+        let parked = self.load_parked().await?;
+        self.inner.progress.lead(parked);
+        self.following();
+        let mut failures = 0;
+        loop {
+            let from = match &self.confirmed {
+                Some(cursor) => TailFrom::After(cursor.clone()),
+                // Never "now": what was committed before the first relay must be published as well.
+                None => TailFrom::Beginning,
+            };
+            let mut tail = self.inner.backend.tail(from);
+            let error = loop {
+                match self.next_batch(&mut tail).await? {
+                    Ok(batch) => {
+                        failures = 0;
+                        self.following();
+                        self.deliver(batch).await?;
+                    }
+                    Err(error) => break error,
+                }
+            };
+            if !error.is_retryable() {
+                return Err(Interrupt::Fatal(error.context("following the log")));
+            }
+            failures += 1;
+            self.retrying(error);
+            self.pause(self.inner.options.attempts.delay(failures))
+                .await?;
+        }
+    }
+
+    /// Waits for something in the log, and takes what else is there at once. An error of the log comes
+    /// back alone; the log is then read again from the last confirmed place.
+    async fn next_batch(
+        &mut self,
+        tail: &mut BoxStream<'static, Result<TailItem>>,
+    ) -> Result<Result<Outgoing>, Interrupt> {
+        let mut batch = Outgoing::new(self.inner.buses.len());
+        match self.next(tail).await? {
+            Ok(item) => self.take(item, &mut batch).await?,
+            Err(error) => return Ok(Err(error)),
+        }
+        let limit = self.inner.options.batch;
+        while batch.events() < limit && batch.steps() < limit {
+            match tail.next().now_or_never() {
+                Some(Some(Ok(item))) => self.take(item, &mut batch).await?,
+                // A failure is met again when the log is read on.
+                Some(Some(Err(_)) | None) | None => break,
+            }
+        }
+        Ok(Ok(batch))
+    }
+
+    async fn next(
+        &mut self,
+        tail: &mut BoxStream<'static, Result<TailItem>>,
+    ) -> Result<Result<TailItem>, Interrupt> {
+        loop {
+            if self.inner.shutdown.is_cancelled() {
+                let rest = self.give_up_at().saturating_duration_since(Instant::now());
+                return match timeout(QUIET.min(rest), tail.next()).await {
+                    Ok(Some(Ok(item @ TailItem::Entry { .. }))) => Ok(Ok(item)),
+                    _ => Err(Interrupt::Shutdown),
+                };
+            }
+            let upkeep = self.next_upkeep();
+            let wake = tokio::select! {
+                biased;
+                () = self.inner.shutdown.cancelled() => Wake::Shutdown,
+                () = sleep_until(upkeep) => Wake::Upkeep,
+                Some(request) = self.requests.recv() => Wake::Request(request),
+                item = tail.next() => Wake::Tail(item),
+            };
+            match wake {
+                Wake::Shutdown => {}
+                Wake::Upkeep => self.upkeep().await?,
+                Wake::Request(request) => self.serve(request).await?,
+                Wake::Tail(Some(item)) => return Ok(item),
+                Wake::Tail(None) => {
+                    let error = Error::new(ErrorKind::Unavailable, "the log's end was reported");
+                    return Ok(Err(error));
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, item: TailItem, batch: &mut Outgoing) -> Result<(), Interrupt> {
+        let (entry, cursor) = match item {
+            TailItem::Idle { cursor } => {
+                let step = Step {
+                    version: None,
+                    cursor: Some(cursor),
+                };
+                batch.add(step, Vec::new());
+                return Ok(());
+            }
+            TailItem::Entry { entry, cursor } => (entry, cursor),
+        };
+        let events = if self.inner.progress.holds(&entry.key, entry.version) {
+            Vec::new()
+        } else {
+            self.events_of(&entry).await?
+        };
+        let step = Step {
+            version: Some((entry.key, entry.version)),
+            cursor: Some(cursor),
+        };
+        batch.add(step, events);
+        Ok(())
+    }
+
+    /// All buses have these steps behind them.
+    pub(super) fn passed(&mut self, steps: Vec<Step>) {
+        for step in steps {
+            if let Some((document, version)) = &step.version
+                && step.cursor.is_some()
+            {
+                self.unsaved += 1;
+                self.unsaved_since.get_or_insert_with(Instant::now);
+                if !self.inner.progress.holds(document, *version) {
+                    self.inner.progress.confirmed(document, *version);
+                }
+            }
+            if let Some(cursor) = step.cursor {
+                self.inner.progress.passed(cursor.position);
+                self.confirmed = Some(cursor);
+            }
+        }
+    }
+
+    async fn load_parked(&mut self) -> Result<Parked, Interrupt> {
+        /// Bounds what one answer of the store holds.
+        const PAGE: usize = 1_000;
+        let inner = self.inner;
+        let mut parked = Parked::new();
+        let mut after: Option<String> = None;
+        let mut failures = 0;
+        loop {
+            let read = inner.backend.read_records(PARKED, after.as_deref(), PAGE);
+            match self.guarded(read).await? {
+                Ok(records) => {
+                    for record in &records {
+                        let (document, version) =
+                            parked_from_record(record).map_err(Interrupt::Fatal)?;
+                        parked.insert(document, version);
+                    }
+                    match records.into_iter().next_back() {
+                        Some(last) => after = Some(last.key),
+                        None => return Ok(parked),
+                    }
+                }
+                Err(error) => self.survive(error, &mut failures).await?,
+            }
+        }
+    }
+
+    /// Pauses after an error of the store that may pass; gives up on others.
+    pub(super) async fn survive(
+        &mut self,
+        error: Error,
+        failures: &mut u32,
+    ) -> Result<(), Interrupt> {
+        if error.kind() == ErrorKind::InUse {
+            return Err(Interrupt::LeaseLost);
+        }
+        if !error.is_retryable() {
+            return Err(Interrupt::Fatal(error));
+        }
+        *failures += 1;
+        self.retrying(error);
+        self.pause(self.inner.options.attempts.delay(*failures))
+            .await
+    }
+
+    pub(super) fn following(&self) {
+        self.inner.state.send_if_modified(|state| {
+            let changes = !matches!(state, RelayState::Following);
+            if changes {
+                *state = RelayState::Following;
+            }
+            changes
+        });
+    }
+
+    pub(super) fn retrying(&self, error: Error) {
+        tracing::warn!(relay = %self.inner.options.name, %error, "relay tries again");
+        let error = Arc::new(error);
+        self.inner.state.send_replace(RelayState::Retrying(error));
+    }
+
+    /// Works on something while keeping the lease. When shutting down, gives the work up after a while;
+    /// when the lease is lost, at once.
+    pub(super) async fn guarded<F: Future>(&mut self, work: F) -> Result<F::Output, Interrupt> {
+        enum Step<T> {
+            Done(T),
+            Upkeep,
+            Shutdown,
+            GiveUp,
+        }
+        let mut work = std::pin::pin!(work);
+        loop {
+            let shutdown = &self.inner.shutdown;
+            let give_up_at = self.give_up_at;
+            let upkeep = self.next_upkeep();
+            // The upkeep comes before the work: after a pause of the whole process it finds out whether
+            // the lease is still ours.
+            let step = tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if give_up_at.is_none() => Step::Shutdown,
+                () = at(give_up_at) => Step::GiveUp,
+                () = sleep_until(upkeep) => Step::Upkeep,
+                done = &mut work => Step::Done(done),
+            };
+            match step {
+                Step::Done(done) => return Ok(done),
+                Step::Upkeep => self.upkeep().await?,
+                Step::GiveUp => return Err(Interrupt::Shutdown),
+                Step::Shutdown => {
+                    self.give_up_at();
+                }
+            }
+        }
+    }
+
+    /// Waits, keeping the lease; shutting down ends it at once.
+    pub(super) async fn pause(&mut self, delay: Duration) -> Result<(), Interrupt> {
+        let shutdown = &self.inner.shutdown;
+        let pause = async {
+            tokio::select! {
+                () = sleep(delay) => Ok(()),
+                () = shutdown.cancelled() => Err(Interrupt::Shutdown),
+            }
+        };
+        self.guarded(pause).await?
+    }
+
+    fn give_up_at(&mut self) -> Instant {
+        let timeout = self.inner.options.drain_timeout;
+        *self
+            .give_up_at
+            .get_or_insert_with(|| Instant::now() + timeout)
+    }
+
+    pub(super) fn next_upkeep(&self) -> Instant {
+        match self.unsaved_since {
+            Some(since) => self
+                .renew_at
+                .min(since + self.inner.options.checkpoint_interval),
+            None => self.renew_at,
+        }
+    }
+
+    /// Stores the checkpoint, which prolongs the lease, if either is due.
+    pub(super) async fn upkeep(&mut self) -> Result<(), Interrupt> {
+        let due = Instant::now() >= self.next_upkeep()
+            || self.unsaved >= self.inner.options.checkpoint_entries.max(1);
+        if due { self.renew().await } else { Ok(()) }
+    }
+
+    async fn renew(&mut self) -> Result<(), Interrupt> {
+        let ttl = self.inner.options.lease_ttl;
+        let asked_at = Instant::now();
+        let error = match timeout(ttl / 3, self.save()).await {
+            Ok(Ok(())) => {
+                self.valid_until = asked_at + ttl;
+                self.renew_at = asked_at + ttl / 3;
+                self.unsaved = 0;
+                self.unsaved_since = None;
+                return Ok(());
+            }
+            Ok(Err(error)) if error.kind() == ErrorKind::InUse => return Err(Interrupt::LeaseLost),
+            Ok(Err(error)) if !error.is_retryable() => return Err(Interrupt::Fatal(error)),
+            Ok(Err(error)) => error,
+            Err(_) => Error::new(ErrorKind::Timeout, "the store did not renew the lease"),
+        };
+        let now = Instant::now();
+        tracing::warn!(relay = %self.inner.options.name, %error, "relay cannot renew its lease");
+        if now >= self.valid_until {
+            // From here on another relay may publish.
+            return Err(Interrupt::LeaseLost);
+        }
+        let again = now + (ttl / 10).max(Duration::from_millis(1));
+        self.renew_at = again.min(self.valid_until);
+        self.unsaved_since = self.unsaved_since.map(|_| again);
+        Ok(())
+    }
+
+    async fn save(&self) -> Result<()> {
+        let Inner {
+            backend, options, ..
+        } = self.inner;
+        if let Some(cursor) = &self.confirmed {
+            return backend
+                .save_checkpoint(&self.fence, cursor, options.lease_ttl)
+                .await;
+        }
+        let lease = backend.acquire_lease(&self.inner.lease_request()).await?;
+        if lease.fence == self.fence {
+            Ok(())
+        } else {
+            // It had ended and was granted anew: someone may have published in between.
+            Err(Error::new(ErrorKind::InUse, "lease was taken over"))
+        }
+    }
+
+    /// Stores the checkpoint and gives the lease up, so that the next relay need not wait.
+    pub(super) async fn step_down(&mut self, interrupt: &Interrupt) {
+        if matches!(interrupt, Interrupt::LeaseLost) {
+            return;
+        }
+        let backend = &self.inner.backend;
+        let ending = async {
+            if self.confirmed.is_some() {
+                self.save().await?;
+            }
+            backend.release_lease(&self.fence).await
+        };
+        // If it fails the next relay waits for the lease to end, and repeats a little.
+        if let Err(error) = timeout(self.inner.options.lease_ttl, ending)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the store did not answer")))
+        {
+            tracing::warn!(relay = %self.inner.options.name, %error, "relay ends without a checkpoint");
+        }
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

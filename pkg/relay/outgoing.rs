@@ -1,0 +1,165 @@
+use crate::document::{DocumentKey, Version};
+use crate::event::Event;
+use crate::storage::backend::Cursor;
+
+/// A stretch of the log on its way to the buses.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    events: Vec<Event>,
+    /// The step that each event belongs to, by index; rising.
+    owners: Vec<usize>,
+    steps: Vec<Step>,
+    /// How many leading events each bus has confirmed.
+    done: Vec<usize>,
+    /// How many leading steps were handed out as finished.
+    finished: usize,
+}
+
+/// A log entry, or a place in the log without one.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) version: Option<(DocumentKey, Version)>,
+    /// The place in the log after it; `None` for entries that are read again out of turn.
+    pub(super) cursor: Option<Cursor>,
+}
+
+impl Outgoing {
+    pub(super) fn new(buses: usize) -> Self {
+        Self {
+            events: Vec::new(),
+            owners: Vec::new(),
+            steps: Vec::new(),
+            done: vec![0; buses],
+            finished: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, step: Step, events: Vec<Event>) {
+        let owner = self.steps.len();
+        self.owners.extend(events.iter().map(|_| owner));
+        self.events.extend(events);
+        self.steps.push(step);
+    }
+
+    pub(super) fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(super) fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// What a bus has not confirmed.
+    pub(super) fn rest(&self, bus: usize) -> &[Event] {
+        &self.events[self.done[bus]..]
+    }
+
+    /// A bus has confirmed this many more. Says whether that is any.
+    pub(super) fn advance(&mut self, bus: usize, events: usize) -> bool {
+        let rest = self.events.len() - self.done[bus];
+        let events = events.min(rest);
+        self.done[bus] += events;
+        events > 0
+    }
+
+    /// Takes out the steps whose events all buses have confirmed, in order.
+    pub(super) fn take_finished(&mut self) -> Vec<Step> {
+        let confirmed = self.done.iter().copied().min().unwrap_or(self.events.len());
+        let until = self
+            .owners
+            .get(confirmed)
+            .copied()
+            .unwrap_or(self.steps.len());
+        let from = self.finished;
+        self.finished = until.max(from);
+        self.steps[from..self.finished].to_vec()
+    }
+
+    /// Leaves out the events of a document from a version on.
+    pub(super) fn hold_back(&mut self, document: &DocumentKey, from: Version) {
+        let keep: Vec<bool> = self
+            .events
+            .iter()
+            .map(|event| event.document() != document || event.version() < from)
+            .collect();
+        for done in &mut self.done {
+            *done = keep[..*done].iter().filter(|kept| **kept).count();
+        }
+        let mut kept = keep.iter();
+        self.events.retain(|_| kept.next().copied().unwrap_or(true));
+        let mut kept = keep.iter();
+        self.owners.retain(|_| kept.next().copied().unwrap_or(true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(id: &str, version: u64) -> (Step, DocumentKey, Version) {
+        let (key, version) = (DocumentKey::new("users", id), Version::new(version));
+        let step = Step {
+            version: Some((key.clone(), version)),
+            cursor: None,
+        };
+        (step, key, version)
+    }
+
+    fn event(key: &DocumentKey, version: Version, index: u32) -> Event {
+        Event::from_parts(crate::event::EventParts {
+            id: crate::event::EventId::derive(uuid::Uuid::nil(), key, version, index),
+            event_type: "E".into(),
+            aggregate_type: "User".into(),
+            document: key.clone(),
+            version,
+            index,
+            time: bson::DateTime::from_millis(0),
+            schema: 1,
+            data: serde_json::Value::Null,
+            metadata: crate::event::Metadata::default(),
+        })
+    }
+
+    fn outgoing() -> Outgoing {
+        let mut outgoing = Outgoing::new(2);
+        // Two events, none, one, two.
+        for (id, version, events) in [("a", 1, 2), ("b", 1, 0), ("b", 2, 1), ("a", 2, 2)] {
+            let (step, key, version) = step(id, version);
+            let events = (0..events).map(|n| event(&key, version, n)).collect();
+            outgoing.add(step, events);
+        }
+        outgoing
+    }
+
+    #[test]
+    fn a_step_is_finished_when_every_bus_has_all_its_events() {
+        let mut outgoing = outgoing();
+        assert_eq!(outgoing.take_finished().len(), 0);
+        assert!(outgoing.advance(0, 5));
+        assert!(!outgoing.advance(0, 1));
+        assert_eq!(outgoing.take_finished().len(), 0);
+        outgoing.advance(1, 1);
+        assert_eq!(outgoing.take_finished().len(), 0);
+        outgoing.advance(1, 1);
+        assert_eq!(outgoing.take_finished().len(), 2);
+        outgoing.advance(1, 2);
+        assert_eq!(outgoing.take_finished().len(), 1);
+        outgoing.advance(1, 9);
+        assert_eq!(outgoing.take_finished().len(), 1);
+        assert_eq!(outgoing.take_finished().len(), 0);
+    }
+
+    #[test]
+    fn what_is_held_back_counts_as_finished() {
+        let mut outgoing = outgoing();
+        outgoing.advance(0, 4);
+        outgoing.advance(1, 1);
+        outgoing.hold_back(&DocumentKey::new("users", "a"), Version::new(1));
+        assert_eq!(outgoing.events(), 1);
+        assert!(outgoing.rest(0).is_empty());
+        assert_eq!(outgoing.rest(1).len(), 1);
+        assert_eq!(outgoing.take_finished().len(), 2);
+        outgoing.advance(1, 1);
+        assert_eq!(outgoing.take_finished().len(), 2);
+    }
+}
