@@ -107,6 +107,23 @@ impl Failure {
         matches!(self.code(), Some(SNAPSHOT_TOO_OLD | SNAPSHOT_UNAVAILABLE))
     }
 
+    /// Whether what a change stream was to continue from is no longer in the oplog, or never was.
+    pub(super) fn is_history_lost(&self) -> bool {
+        // CappedPositionLost, InvalidResumeToken, ChangeStreamFatalError, ChangeStreamHistoryLost.
+        matches!(self.code(), Some(136 | 260 | 280 | 286))
+    }
+
+    /// Whether the server has closed a cursor that can be opened again.
+    pub(super) fn is_cursor_lost(&self) -> bool {
+        // CursorNotFound, CursorKilled.
+        matches!(self.code(), Some(43 | 237)) || self.has_label("ResumableChangeStreamError")
+    }
+
+    /// Whether the server refused the command for what it says.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.cause, Cause::Server { .. }) && self.kind() == ErrorKind::Unsupported
+    }
+
     /// Whether a command that changes nothing when repeated is worth repeating at once.
     pub(super) fn is_worth_repeating(&self) -> bool {
         matches!(self.cause, Cause::Network(_))

@@ -12,15 +12,19 @@ mod collection;
 mod commit;
 mod connect;
 mod failure;
+mod follow;
 mod install;
 mod lease;
 mod load;
 mod log;
 mod options;
+mod place;
 mod query;
 mod record;
+mod scan;
 mod statement;
 mod store;
+mod tail;
 mod transaction;
 
 use std::fmt;
@@ -148,8 +152,7 @@ impl Backend for MongoBackend {
     }
 
     fn tail(&self, from: TailFrom) -> BoxStream<'static, Result<TailItem>> {
-        let _ = from;
-        Box::pin(futures_util::stream::empty())
+        tail::tail(Arc::clone(&self.store), from)
     }
 
     async fn query(&self, collection: &str, query: &Query) -> Result<Vec<RawDocumentBuf>> {
