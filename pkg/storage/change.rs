@@ -133,6 +133,10 @@ pub struct Stored<T> {
 }
 
 impl<T> Stored<T> {
+    pub(crate) fn new(id: DocumentId, version: Version, value: T) -> Self {
+        Self { id, version, value }
+    }
+
     /// The document's id.
     #[must_use]
     pub fn id(&self) -> &DocumentId {

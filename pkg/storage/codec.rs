@@ -11,9 +11,9 @@ use crate::error::{BoxError, Error, ErrorKind, Result};
 
 /// How the documents of one collection carry identity and version.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Codec<'a> {
-    pub(super) key: &'a DocumentKey,
-    pub(super) version_field: &'a str,
+pub(crate) struct Codec<'a> {
+    pub(crate) key: &'a DocumentKey,
+    pub(crate) version_field: &'a str,
 }
 
 impl<'a> Codec<'a> {
@@ -24,7 +24,7 @@ impl<'a> Codec<'a> {
 
     /// The caller's value for a stored document. A document that no program has versioned yet reads as
     /// version 0, so that types with a version field can read it.
-    pub(super) fn decode<T: DeserializeOwned>(&self, stored: &RawDocument) -> Result<T> {
+    pub(crate) fn decode<T: DeserializeOwned>(&self, stored: &RawDocument) -> Result<T> {
         let versioned;
         let bytes = if stored.get(self.version_field).ok().flatten().is_some() {
             stored.as_bytes()
@@ -60,7 +60,7 @@ impl<'a> Codec<'a> {
     }
 
     /// The stored document with another version, everything else as it is.
-    pub(super) fn with_version(
+    pub(crate) fn with_version(
         &self,
         stored: &RawDocument,
         version: Version,

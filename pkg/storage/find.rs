@@ -84,9 +84,5 @@ fn decode<T: DeserializeOwned>(
     };
     let value = codec.decode(document)?;
     let version = codec.version(document)?.unwrap_or_default();
-    Ok(Stored {
-        id: key.id().clone(),
-        version,
-        value,
-    })
+    Ok(Stored::new(key.id().clone(), version, value))
 }

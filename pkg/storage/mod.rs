@@ -47,6 +47,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::EventMapper;
 
 pub use change::{Change, Stored};
+pub(crate) use codec::Codec;
 pub use collection::Collection;
 pub use context::{UpdateContext, UpdateOptions};
 pub use delivery::Delivery;
@@ -110,6 +111,11 @@ impl Storage {
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
         self.inner.backend()
+    }
+
+    /// Refuses with `Closed` once the storage was closed.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.inner.check_open()
     }
 
     /// A typed view of a collection.

@@ -1,0 +1,325 @@
+//! Past states of a document: the nearest whole document in the log, and the patches since.
+
+use std::sync::Arc;
+
+use bson::RawDocumentBuf;
+
+use super::pages::LogPages;
+use super::state::DocumentState;
+use crate::document::{DocumentKey, Version};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::backend::{Backend, EntryKind, LogEntry, LogRange};
+use crate::storage::{Codec, SNAPSHOT_EVERY};
+
+/// What a log begins with, unless a document of another program's was adopted.
+const FIRST: Version = Version::new(1);
+
+/// Follows a document's log entries in version order and holds the state after the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Rebuilder {
+    /// The last entry's version; `None` before the first.
+    version: Option<Version>,
+    document: Option<Arc<RawDocumentBuf>>,
+}
+
+/// Whether the state after an entry follows from the entry alone. Before version 1 there is no document,
+/// and events alone can make an update the first version.
+pub(crate) fn is_base(entry: &LogEntry) -> bool {
+    entry.after.is_some() || entry.kind != EntryKind::Updated || entry.version == FIRST
+}
+
+impl Rebuilder {
+    /// The state after `entry`, which was the last one applied.
+    pub(crate) fn state(&self, entry: &LogEntry) -> Option<DocumentState> {
+        let document = self.document.as_ref()?;
+        Some(DocumentState::after(entry, Arc::clone(document)))
+    }
+
+    /// Goes on to the next entry. The first one may be any that [`is_base`].
+    ///
+    /// # Errors
+    /// `Corrupt`, naming document and version, if a version is missing in front of the entry, or if its
+    /// patch does not fit.
+    pub(crate) fn apply(&mut self, entry: &LogEntry) -> Result<()> {
+        check_successor(self.version, entry)?;
+        self.document = match (&entry.after, entry.kind) {
+            (Some(after), _) => Some(Arc::new(after.clone())),
+            (None, EntryKind::Updated) => self.patched(entry)?,
+            (None, _) => None,
+        };
+        self.version = Some(entry.version);
+        Ok(())
+    }
+
+    /// What the entry's patch makes of the document so far, whether or not the entry holds the whole
+    /// document as well.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming document and version, if the patch is missing or does not fit.
+    pub(crate) fn patched(&self, entry: &LogEntry) -> Result<Option<Arc<RawDocumentBuf>>> {
+        let Some(patch) = &entry.patch else {
+            return Err(corrupt(
+                &entry.key,
+                format_args!("version {} has no patch", entry.version),
+            ));
+        };
+        let Some(before) = &self.document else {
+            // Events alone make a version without there being a document.
+            if patch.is_empty() {
+                return Ok(None);
+            }
+            let what = format_args!("version {} changes a document that was gone", entry.version);
+            return Err(corrupt(&entry.key, what));
+        };
+        let codec = Codec {
+            key: &entry.key,
+            version_field: &entry.version_field,
+        };
+        // Patches say nothing about the version field: it is the entry's own version.
+        let patched = patch
+            .apply(before)
+            .and_then(|patched| codec.with_version(&patched, entry.version))
+            .map_err(|e| {
+                e.context(format_args!(
+                    "log of {}: version {}",
+                    entry.key, entry.version
+                ))
+            })?;
+        Ok(Some(Arc::new(patched)))
+    }
+}
+
+/// Refuses an entry that does not follow on the one before; only an adoption passes over versions.
+fn check_successor(last: Option<Version>, entry: &LogEntry) -> Result<()> {
+    let Some(last) = last else {
+        if is_base(entry) {
+            return Ok(());
+        }
+        return Err(missing(&entry.key, before(entry.version)));
+    };
+    let follows = match entry.kind {
+        EntryKind::Adopted => entry.version > last,
+        _ => entry.version == last.next(),
+    };
+    if follows {
+        return Ok(());
+    }
+    if entry.version <= last {
+        let what = format_args!("version {} comes after version {last}", entry.version);
+        return Err(corrupt(&entry.key, what));
+    }
+    Err(missing(&entry.key, last.next()))
+}
+
+/// Refuses a log that begins in the middle: only a first version or an adoption may be its oldest entry.
+pub(crate) fn check_oldest(entry: &LogEntry) -> Result<()> {
+    if entry.version == FIRST || entry.kind == EntryKind::Adopted {
+        return Ok(());
+    }
+    Err(missing(&entry.key, before(entry.version)))
+}
+
+pub(crate) fn before(version: Version) -> Version {
+    Version::new(version.get().saturating_sub(1))
+}
+
+fn missing(key: &DocumentKey, version: Version) -> Error {
+    corrupt(key, format_args!("version {version} is missing"))
+}
+
+fn corrupt(key: &DocumentKey, what: std::fmt::Arguments<'_>) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("log of {key}: {what}"))
+}
+
+/// The newest entry at or below `to`, and the state after it; `None` if there is no such entry.
+///
+/// Reads newest first down to the nearest entry that holds the whole document, normally one page of at
+/// most [`SNAPSHOT_EVERY`] entries.
+pub(crate) async fn rebuild(
+    backend: &Arc<dyn Backend>,
+    key: &DocumentKey,
+    to: Version,
+) -> Result<Option<(LogEntry, Option<DocumentState>)>> {
+    let mut upper = to;
+    let mut newest = None;
+    // The snapshots stand at the multiples of SNAPSHOT_EVERY; the first page ends at the nearest one.
+    let mut limit = to.get() % SNAPSHOT_EVERY + 1;
+    loop {
+        let range = LogRange {
+            key: key.clone(),
+            from: Version::NONE,
+            to: upper,
+            until: None,
+            newest_first: true,
+            limit: usize::try_from(limit).unwrap_or(1),
+        };
+        let page = backend.read_log(&range).await?;
+        let Some(lowest) = page.last().map(|entry| entry.version) else {
+            return match newest {
+                // Patches all the way down: what they apply to is gone.
+                Some(_) => Err(missing(key, upper)),
+                None => Ok(None),
+            };
+        };
+        let newest = *newest.get_or_insert_with(|| page.first().map_or(lowest, |e| e.version));
+        if let Some(base) = page.iter().position(is_base) {
+            let mut rebuilder = Rebuilder::default();
+            let mut last = None;
+            for entry in page.into_iter().take(base + 1).rev() {
+                rebuilder.apply(&entry)?;
+                last = Some(entry);
+            }
+            // Where a snapshot was too large for its entry the way back is longer. The pages in between
+            // were not kept, however many they were, and are read again.
+            let from = last.as_ref().map_or(newest, |entry| entry.version).next();
+            let mut rest = LogPages::new(Arc::clone(backend), key.clone(), from, newest);
+            loop {
+                let entries = rest.next_page().await?;
+                if entries.is_empty() {
+                    break;
+                }
+                for entry in entries {
+                    rebuilder.apply(&entry)?;
+                    last = Some(entry);
+                }
+            }
+            return Ok(last.map(|entry| {
+                let state = rebuilder.state(&entry);
+                (entry, state)
+            }));
+        }
+        upper = before(lowest);
+        limit = SNAPSHOT_EVERY;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::Patch;
+    use crate::event::Metadata;
+    use crate::storage::backend::Position;
+    use bson::{DateTime, rawdoc};
+    use uuid::Uuid;
+
+    fn entry(version: u64, kind: EntryKind) -> LogEntry {
+        LogEntry {
+            key: DocumentKey::new("users", 1),
+            version: Version::new(version),
+            position: Position::START,
+            at: DateTime::from_millis(0),
+            commit: Uuid::nil(),
+            kind,
+            patch: None,
+            after: None,
+            events: Vec::new(),
+            aggregate_type: "User".into(),
+            version_field: "version".into(),
+            metadata: Metadata::default(),
+        }
+    }
+
+    fn whole(version: u64, kind: EntryKind, after: RawDocumentBuf) -> LogEntry {
+        LogEntry {
+            after: Some(after),
+            ..entry(version, kind)
+        }
+    }
+
+    fn patch(version: u64, before: RawDocumentBuf, after: RawDocumentBuf) -> LogEntry {
+        let patch = Patch::between(&before, &after, &["_id", "version"]).unwrap();
+        LogEntry {
+            patch: Some(patch),
+            ..entry(version, EntryKind::Updated)
+        }
+    }
+
+    fn fold(entries: &[LogEntry]) -> Result<Option<Arc<RawDocumentBuf>>> {
+        let mut rebuilder = Rebuilder::default();
+        for entry in entries {
+            rebuilder.apply(entry)?;
+        }
+        Ok(rebuilder.document)
+    }
+
+    fn error_of(entries: &[LogEntry]) -> String {
+        let error = fold(entries).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        error.to_string()
+    }
+
+    #[test]
+    fn patches_set_the_version_in_its_place() {
+        let one = rawdoc! { "_id": 1, "version": 1_i64, "n": 1 };
+        let two = rawdoc! { "_id": 1, "version": 2_i64, "n": 2 };
+        let entries = [
+            whole(1, EntryKind::Created, one.clone()),
+            patch(2, one, two.clone()),
+        ];
+        assert_eq!(fold(&entries).unwrap().as_deref(), Some(&two));
+    }
+
+    #[test]
+    fn an_adopted_document_without_a_version_gets_one_with_the_next_change() {
+        let found = rawdoc! { "_id": 1, "n": 1 };
+        let adopted = whole(1, EntryKind::Adopted, found.clone());
+        assert_eq!(
+            fold(std::slice::from_ref(&adopted)).unwrap().as_deref(),
+            Some(&found)
+        );
+        let after = rawdoc! { "_id": 1, "n": 2, "version": 2_i64 };
+        let entries = [adopted, patch(2, found, after.clone())];
+        assert_eq!(fold(&entries).unwrap().as_deref(), Some(&after));
+    }
+
+    #[test]
+    fn deletions_and_adoptions_of_nothing_leave_no_document() {
+        let created = whole(1, EntryKind::Created, rawdoc! { "_id": 1 });
+        for kind in [EntryKind::Deleted, EntryKind::Adopted] {
+            let events_alone = patch(3, rawdoc! {}, rawdoc! {});
+            let entries = [created.clone(), entry(2, kind), events_alone];
+            assert_eq!(fold(&entries).unwrap(), None);
+            let changed = patch(3, rawdoc! { "n": 1 }, rawdoc! { "n": 2 });
+            let entries = [created.clone(), entry(2, kind), changed];
+            assert!(error_of(&entries).contains("users/1: version 3 changes"));
+        }
+    }
+
+    #[test]
+    fn only_adoptions_pass_over_versions() {
+        let created = whole(1, EntryKind::Created, rawdoc! { "_id": 1 });
+        let adopted = whole(9, EntryKind::Adopted, rawdoc! { "_id": 1, "version": 8 });
+        let entries = [
+            created.clone(),
+            adopted.clone(),
+            entry(10, EntryKind::Deleted),
+        ];
+        assert_eq!(fold(&entries).unwrap(), None);
+        let gap = [created.clone(), entry(3, EntryKind::Deleted)];
+        assert_eq!(error_of(&gap), "log of users/1: version 2 is missing");
+        let twice = [created.clone(), created];
+        assert!(error_of(&twice).contains("version 1 comes after version 1"));
+        let backwards = [adopted, entry(9, EntryKind::Adopted)];
+        assert!(error_of(&backwards).contains("version 9 comes after version 9"));
+    }
+
+    #[test]
+    fn a_log_that_begins_in_the_middle_is_refused() {
+        let orphan = patch(7, rawdoc! { "n": 1 }, rawdoc! { "n": 2 });
+        assert!(error_of(&[orphan]).contains("version 6 is missing"));
+        let snapshot = whole(100, EntryKind::Updated, rawdoc! { "_id": 1 });
+        assert!(check_oldest(&snapshot).is_err());
+        check_oldest(&entry(1, EntryKind::Deleted)).unwrap();
+        check_oldest(&entry(7, EntryKind::Adopted)).unwrap();
+    }
+
+    #[test]
+    fn a_patch_that_is_missing_or_does_not_fit_names_the_version() {
+        let created = whole(1, EntryKind::Created, rawdoc! { "_id": 1 });
+        let bare = [created.clone(), entry(2, EntryKind::Updated)];
+        assert_eq!(error_of(&bare), "log of users/1: version 2 has no patch");
+        let unfit = patch(2, rawdoc! { "a": { "b": 1 } }, rawdoc! { "a": {} });
+        let message = error_of(&[created, unfit]);
+        assert!(message.contains("users/1: version 2"), "{message}");
+    }
+}
