@@ -4,13 +4,13 @@ use bson::DateTime;
 use futures_core::stream::BoxStream;
 
 use super::range::{HistoryPage, VersionRange};
-use super::rebuild::{check_oldest, rebuild};
+use super::rebuild::{Step, rebuild};
 use super::replay::{Replay, Revision};
 use super::state::DocumentState;
 use crate::document::{DocumentId, DocumentKey, Version, validate_collection_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::storage::backend::{EntryKind, LogEntry, LogRange, Position};
+use crate::storage::backend::{LogEntry, LogRange, Position};
 use crate::storage::{Collection, Storage};
 
 /// The history of one document: its versions, its events, and the document as it was. Cheap to clone.
@@ -184,8 +184,8 @@ impl History {
     async fn check_passed_over(&self, version: Version, below: Option<Version>) -> Result<()> {
         let above = VersionRange::new().with_from(version.next());
         let entries = self.read(above, None, 1).await?;
-        match (entries.first(), below) {
-            (None, _) => Err(Error::new(
+        match entries.first() {
+            None => Err(Error::new(
                 ErrorKind::NotFound,
                 format!(
                     "{} has no version {version}: its newest is {}",
@@ -193,12 +193,7 @@ impl History {
                     below.unwrap_or_default()
                 ),
             )),
-            (Some(entry), _) if entry.kind == EntryKind::Adopted => Ok(()),
-            (Some(entry), None) => check_oldest(entry),
-            (Some(_), Some(_)) => Err(Error::new(
-                ErrorKind::Corrupt,
-                format!("log of {}: version {version} is missing", self.key),
-            )),
+            Some(entry) => Step::between(below, entry).check(entry),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! one document's part of it: its versions page by page, its events, and the document itself as it was
 //! at a version or at a time, rebuilt byte for byte.
 
+mod doctor;
 mod handle;
 mod pages;
 mod range;
@@ -11,6 +12,7 @@ mod rebuild;
 mod replay;
 mod state;
 
+pub use doctor::{DoctorReport, Finding, Problem};
 pub use handle::History;
 pub use range::{HistoryPage, VersionRange};
 pub use replay::Revision;

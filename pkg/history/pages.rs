@@ -8,7 +8,7 @@ use crate::storage::backend::{Backend, LogEntry, LogRange};
 
 /// The first page, before anything is known about the size of the entries. Sixteen of the largest
 /// possible ones are a quarter of a gigabyte, the most that reading ahead may cost.
-const FIRST_PAGE: usize = 16;
+pub(super) const FIRST_PAGE: usize = 16;
 
 /// More entries in a page no longer save round trips worth having.
 const LARGEST_PAGE: usize = 512;
@@ -18,7 +18,7 @@ const PAGE_BYTES: usize = 4 << 20;
 
 /// Reads forward from a version to another, inclusive, in pages of a few megabytes.
 #[derive(Debug)]
-pub(crate) struct LogPages {
+pub(super) struct LogPages {
     backend: Arc<dyn Backend>,
     key: DocumentKey,
     next: Version,
@@ -28,7 +28,7 @@ pub(crate) struct LogPages {
 }
 
 impl LogPages {
-    pub(crate) fn new(
+    pub(super) fn new(
         backend: Arc<dyn Backend>,
         key: DocumentKey,
         from: Version,
@@ -46,7 +46,7 @@ impl LogPages {
 
     /// The next page; empty at the end of the range. After an error the same page can be asked for
     /// again.
-    pub(crate) async fn next_page(&mut self) -> Result<Vec<LogEntry>> {
+    pub(super) async fn next_page(&mut self) -> Result<Vec<LogEntry>> {
         if self.ended {
             return Ok(Vec::new());
         }
@@ -69,8 +69,9 @@ impl LogPages {
     }
 }
 
-/// How many entries to ask for after a page of `entries` with `bytes`, growing no faster than fourfold.
-fn next_limit(limit: usize, entries: usize, bytes: usize) -> usize {
+/// How many entries or documents to ask for after a page of `entries` with `bytes`, growing no faster
+/// than fourfold.
+pub(super) fn next_limit(limit: usize, entries: usize, bytes: usize) -> usize {
     if entries == 0 {
         return limit;
     }

@@ -14,23 +14,68 @@ use crate::storage::{Codec, SNAPSHOT_EVERY};
 /// What a log begins with, unless a document of another program's was adopted.
 const FIRST: Version = Version::new(1);
 
+/// Whether the state after an entry follows from the entry alone. Before version 1 there is no document,
+/// and events alone can make an update the first version.
+pub(super) fn is_base(entry: &LogEntry) -> bool {
+    entry.after.is_some() || entry.kind != EntryKind::Updated || entry.version == FIRST
+}
+
+/// How an entry stands to the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It is the next one.
+    Follows,
+    /// This version is missing in front of it, perhaps with others.
+    Gap(Version),
+    /// It is not above the one before.
+    Repeats,
+}
+
+impl Step {
+    /// From the version before, `None` at the log's beginning, to an entry. Only an adoption passes over
+    /// versions.
+    pub(super) fn between(last: Option<Version>, entry: &LogEntry) -> Self {
+        let last = last.unwrap_or(Version::NONE);
+        if entry.version <= last {
+            Self::Repeats
+        } else if entry.version == last.next() || entry.kind == EntryKind::Adopted {
+            Self::Follows
+        } else if last == Version::NONE {
+            // Nobody knows where the log once began.
+            Self::Gap(before(entry.version))
+        } else {
+            Self::Gap(last.next())
+        }
+    }
+
+    pub(super) fn check(self, entry: &LogEntry) -> Result<()> {
+        match self {
+            Self::Follows => Ok(()),
+            Self::Gap(version) => Err(missing(&entry.key, version)),
+            Self::Repeats => Err(corrupt(
+                &entry.key,
+                format_args!("version {} comes again", entry.version),
+            )),
+        }
+    }
+}
+
 /// Follows a document's log entries in version order and holds the state after the last one.
 #[derive(Debug, Default)]
-pub(crate) struct Rebuilder {
+pub(super) struct Rebuilder {
     /// The last entry's version; `None` before the first.
     version: Option<Version>,
     document: Option<Arc<RawDocumentBuf>>,
 }
 
-/// Whether the state after an entry follows from the entry alone. Before version 1 there is no document,
-/// and events alone can make an update the first version.
-pub(crate) fn is_base(entry: &LogEntry) -> bool {
-    entry.after.is_some() || entry.kind != EntryKind::Updated || entry.version == FIRST
-}
-
 impl Rebuilder {
+    /// The document after the last entry.
+    pub(super) fn document(&self) -> Option<&Arc<RawDocumentBuf>> {
+        self.document.as_ref()
+    }
+
     /// The state after `entry`, which was the last one applied.
-    pub(crate) fn state(&self, entry: &LogEntry) -> Option<DocumentState> {
+    pub(super) fn state(&self, entry: &LogEntry) -> Option<DocumentState> {
         let document = self.document.as_ref()?;
         Some(DocumentState::after(entry, Arc::clone(document)))
     }
@@ -40,8 +85,10 @@ impl Rebuilder {
     /// # Errors
     /// `Corrupt`, naming document and version, if a version is missing in front of the entry, or if its
     /// patch does not fit.
-    pub(crate) fn apply(&mut self, entry: &LogEntry) -> Result<()> {
-        check_successor(self.version, entry)?;
+    pub(super) fn apply(&mut self, entry: &LogEntry) -> Result<()> {
+        if self.version.is_some() || !is_base(entry) {
+            Step::between(self.version, entry).check(entry)?;
+        }
         self.document = match (&entry.after, entry.kind) {
             (Some(after), _) => Some(Arc::new(after.clone())),
             (None, EntryKind::Updated) => self.patched(entry)?,
@@ -56,7 +103,7 @@ impl Rebuilder {
     ///
     /// # Errors
     /// `Corrupt`, naming document and version, if the patch is missing or does not fit.
-    pub(crate) fn patched(&self, entry: &LogEntry) -> Result<Option<Arc<RawDocumentBuf>>> {
+    pub(super) fn patched(&self, entry: &LogEntry) -> Result<Option<Arc<RawDocumentBuf>>> {
         let Some(patch) = &entry.patch else {
             return Err(corrupt(
                 &entry.key,
@@ -89,37 +136,7 @@ impl Rebuilder {
     }
 }
 
-/// Refuses an entry that does not follow on the one before; only an adoption passes over versions.
-fn check_successor(last: Option<Version>, entry: &LogEntry) -> Result<()> {
-    let Some(last) = last else {
-        if is_base(entry) {
-            return Ok(());
-        }
-        return Err(missing(&entry.key, before(entry.version)));
-    };
-    let follows = match entry.kind {
-        EntryKind::Adopted => entry.version > last,
-        _ => entry.version == last.next(),
-    };
-    if follows {
-        return Ok(());
-    }
-    if entry.version <= last {
-        let what = format_args!("version {} comes after version {last}", entry.version);
-        return Err(corrupt(&entry.key, what));
-    }
-    Err(missing(&entry.key, last.next()))
-}
-
-/// Refuses a log that begins in the middle: only a first version or an adoption may be its oldest entry.
-pub(crate) fn check_oldest(entry: &LogEntry) -> Result<()> {
-    if entry.version == FIRST || entry.kind == EntryKind::Adopted {
-        return Ok(());
-    }
-    Err(missing(&entry.key, before(entry.version)))
-}
-
-pub(crate) fn before(version: Version) -> Version {
+fn before(version: Version) -> Version {
     Version::new(version.get().saturating_sub(1))
 }
 
@@ -135,7 +152,7 @@ fn corrupt(key: &DocumentKey, what: std::fmt::Arguments<'_>) -> Error {
 ///
 /// Reads newest first down to the nearest entry that holds the whole document, normally one page of at
 /// most [`SNAPSHOT_EVERY`] entries.
-pub(crate) async fn rebuild(
+pub(super) async fn rebuild(
     backend: &Arc<dyn Backend>,
     key: &DocumentKey,
     to: Version,
@@ -298,9 +315,9 @@ mod tests {
         let gap = [created.clone(), entry(3, EntryKind::Deleted)];
         assert_eq!(error_of(&gap), "log of users/1: version 2 is missing");
         let twice = [created.clone(), created];
-        assert!(error_of(&twice).contains("version 1 comes after version 1"));
+        assert!(error_of(&twice).contains("version 1 comes again"));
         let backwards = [adopted, entry(9, EntryKind::Adopted)];
-        assert!(error_of(&backwards).contains("version 9 comes after version 9"));
+        assert!(error_of(&backwards).contains("version 9 comes again"));
     }
 
     #[test]
@@ -308,9 +325,10 @@ mod tests {
         let orphan = patch(7, rawdoc! { "n": 1 }, rawdoc! { "n": 2 });
         assert!(error_of(&[orphan]).contains("version 6 is missing"));
         let snapshot = whole(100, EntryKind::Updated, rawdoc! { "_id": 1 });
-        assert!(check_oldest(&snapshot).is_err());
-        check_oldest(&entry(1, EntryKind::Deleted)).unwrap();
-        check_oldest(&entry(7, EntryKind::Adopted)).unwrap();
+        let first = |entry: &LogEntry| Step::between(None, entry);
+        assert_eq!(first(&snapshot), Step::Gap(Version::new(99)));
+        assert_eq!(first(&entry(1, EntryKind::Deleted)), Step::Follows);
+        assert_eq!(first(&entry(7, EntryKind::Adopted)), Step::Follows);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 
 use super::pages::LogPages;
-use super::rebuild::{Rebuilder, check_oldest};
+use super::rebuild::{Rebuilder, Step};
 use super::state::DocumentState;
 use crate::document::{DocumentKey, Version};
 use crate::error::Result;
@@ -24,7 +24,7 @@ pub struct Revision {
 
 /// A document's versions one after the other, a page in memory at a time.
 #[derive(Debug)]
-pub(crate) struct Replay {
+pub(super) struct Replay {
     pages: LogPages,
     page: vec::IntoIter<LogEntry>,
     rebuilder: Rebuilder,
@@ -32,7 +32,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    pub(crate) fn new(backend: Arc<dyn Backend>, key: DocumentKey) -> Self {
+    pub(super) fn new(backend: Arc<dyn Backend>, key: DocumentKey) -> Self {
         Self {
             pages: LogPages::new(backend, key, Version::NONE, Version::MAX),
             page: Vec::new().into_iter(),
@@ -45,7 +45,7 @@ impl Replay {
     ///
     /// # Errors
     /// `Corrupt` where the log does not lead from one version to the next, and those of the backend.
-    pub(crate) async fn next(&mut self) -> Result<Option<Revision>> {
+    pub(super) async fn next(&mut self) -> Result<Option<Revision>> {
         if self.page.len() == 0 {
             self.page = self.pages.next_page().await?.into_iter();
         }
@@ -53,7 +53,7 @@ impl Replay {
             return Ok(None);
         };
         if !self.begun {
-            check_oldest(&entry)?;
+            Step::between(None, &entry).check(&entry)?;
             self.begun = true;
         }
         self.rebuilder.apply(&entry)?;
@@ -62,7 +62,7 @@ impl Replay {
     }
 
     /// As a stream, which ends after the newest version or an error.
-    pub(crate) fn into_stream(self) -> BoxStream<'static, Result<Revision>> {
+    pub(super) fn into_stream(self) -> BoxStream<'static, Result<Revision>> {
         stream::try_unfold(self, |mut replay| async move {
             let revision = replay.next().await?;
             Ok(revision.map(|revision| (revision, replay)))

@@ -118,6 +118,16 @@ impl Storage {
         self.inner.check_open()
     }
 
+    /// Opens a collection on its first use.
+    pub(crate) async fn open_collection(&self, name: &str) -> Result<Arc<CollectionSpec>> {
+        self.inner.open_collection(name).await
+    }
+
+    /// The names of the collections that the builder was told of.
+    pub(crate) fn declared_collections(&self) -> impl Iterator<Item = &str> {
+        self.inner.options.specs.keys().map(String::as_str)
+    }
+
     /// A typed view of a collection.
     #[must_use]
     pub fn collection<T>(&self, name: impl Into<Arc<str>>) -> Collection<T> {
