@@ -1,0 +1,118 @@
+//! The list of all storage, log and mapping cases.
+
+use super::Ability;
+
+/// Makes a test of every storage conformance case for one backend; see
+/// [`testing`](crate::testing).
+///
+/// Expands to one test per case, named like the case, ignored where the backend is declared to lack
+/// what the case needs, and to a module `harness` with the checks of the declaration itself. Use it in
+/// a module named like the backend. `store` is an expression that gives a new
+/// [`TestStore`](crate::testing::TestStore) each time.
+#[macro_export]
+macro_rules! conformance {
+    (
+        name: $name:expr,
+        store: $store:expr,
+        foreign_writers: $foreign:ident,
+        multi_process: $processes:ident,
+        durable: $durable:ident $(,)?
+    ) => {
+        fn new_store() -> impl $crate::testing::TestStore {
+            $store
+        }
+
+        $crate::conformance! { @list tests ($foreign $processes $durable) }
+
+        mod harness {
+            const DECLARED: $crate::testing::Declared = $crate::testing::Declared {
+                foreign_writers: $crate::conformance!(@flag $foreign),
+                multi_process: $crate::conformance!(@flag $processes),
+                durable: $crate::conformance!(@flag $durable),
+            };
+
+            #[::tokio::test(flavor = "multi_thread")]
+            async fn declared_abilities_are_those_of_the_backend() {
+                let store = super::new_store();
+                DECLARED.check(&store).await;
+            }
+
+            #[test]
+            fn the_number_of_cases_is_told() {
+                DECLARED.report($name);
+            }
+        }
+    };
+
+    (@flag run) => { true };
+    (@flag not_applicable) => { false };
+
+    (@tests $args:tt; $($module:tt { $($ability:ident $case:ident,)* })*) => {
+        $($( $crate::conformance! { @test $ability $args $module $case } )*)*
+    };
+    (@test core ($f:ident $p:ident $d:ident) $module:tt $case:ident) => {
+        $crate::conformance! { @one $module $case; }
+    };
+    (@test foreign_writers (run $p:ident $d:ident) $module:tt $case:ident) => {
+        $crate::conformance! { @one $module $case; }
+    };
+    (@test foreign_writers (not_applicable $p:ident $d:ident) $m:tt $case:ident) => {
+        $crate::conformance! { @one $m $case; "not applicable: no foreign writers" }
+    };
+    (@test multi_process ($f:ident run $d:ident) $module:tt $case:ident) => {
+        $crate::conformance! { @one $module $case; }
+    };
+    (@test multi_process ($f:ident not_applicable $d:ident) $m:tt $case:ident) => {
+        $crate::conformance! { @one $m $case; "not applicable: one process at a time" }
+    };
+    (@test durable ($f:ident $p:ident run) $module:tt $case:ident) => {
+        $crate::conformance! { @one $module $case; }
+    };
+    (@test durable ($f:ident $p:ident not_applicable) $m:tt $case:ident) => {
+        $crate::conformance! { @one $m $case; "not applicable: not durable" }
+    };
+    (@one [$($module:ident)::+] $case:ident; $($reason:literal)?) => {
+        #[::tokio::test(flavor = "multi_thread")]
+        $(#[ignore = $reason])?
+        async fn $case() {
+            let store = new_store();
+            let case = $crate::testing::$($module)::+::$case(&store);
+            $crate::testing::run_case(stringify!($case), case).await;
+        }
+    };
+
+    (@names; $($module:tt { $($ability:ident $case:ident,)* })*) => {
+        &[$($( (stringify!($case), $crate::conformance!(@ability $ability)) ),*),*]
+    };
+    (@ability core) => { $crate::testing::Ability::Core };
+    (@ability foreign_writers) => { $crate::testing::Ability::ForeignWriters };
+    (@ability multi_process) => { $crate::testing::Ability::MultiProcess };
+    (@ability durable) => { $crate::testing::Ability::Durable };
+
+    // The list: module, then each case with what it needs.
+    (@list $what:ident $($args:tt)?) => {
+        $crate::conformance! { @$what $($args)?;
+            [storage::basics] {
+                core a_document_is_created_read_updated_and_deleted,
+                core a_missing_document_is_none_for_find_and_an_error_for_load,
+                core a_missing_document_is_none_for_the_closure,
+                core returning_none_deletes,
+                core deleting_what_is_not_there_changes_nothing,
+                core an_equal_document_writes_nothing,
+                core a_rejection_is_typed_and_writes_nothing,
+                core create_refuses_an_existing_document,
+                core modify_needs_a_document,
+                core closures_that_await_see_the_newest_document,
+                core collections_do_not_share_ids,
+                core ids_of_every_type_name_different_documents,
+                core fields_unknown_to_the_type_survive,
+                core id_and_version_may_be_fields_of_the_type,
+                core a_closed_storage_refuses_calls,
+                durable everything_is_there_after_reopening,
+            }
+        }
+    };
+}
+
+/// The names of all cases with what they need, in the order of the list.
+pub const CASES: &[(&str, Ability)] = conformance!(@list names);

@@ -1,0 +1,3 @@
+//! Cases of [`Storage`](crate::Storage) on a backend.
+
+pub mod basics;
