@@ -1,13 +1,16 @@
 //! The composition root: puts backend, mappers, bus and relay together.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bus::EventBus;
 use crate::clock::{Clock, SystemClock};
 use crate::document::validate_collection_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{DefaultEventMapper, EventMapper};
+use crate::relay::{Relay, RelayHandle, RelayOptions};
 use crate::storage::backend::Backend;
 use crate::storage::{CollectionSpec, Parts, RetryPolicy, Storage};
 
@@ -38,6 +41,8 @@ pub struct StorageBuilder {
     version_field: String,
     retry: RetryPolicy,
     clock: Arc<dyn Clock>,
+    buses: Vec<Arc<dyn EventBus>>,
+    relay: RelayOptions,
 }
 
 enum Source {
@@ -56,7 +61,16 @@ impl Storage {
             version_field: "version".to_owned(),
             retry: RetryPolicy::default(),
             clock: Arc::new(SystemClock),
+            buses: Vec::new(),
+            relay: RelayOptions::default(),
         }
+    }
+
+    /// The relay that publishes to the bus, if the builder connected one: its state, its dead letters.
+    #[must_use]
+    pub fn relay(&self) -> Option<&RelayHandle> {
+        let delivery: &dyn Any = self.delivery()?.as_ref();
+        delivery.downcast_ref()
     }
 }
 
@@ -117,6 +131,26 @@ impl StorageBuilder {
         self
     }
 
+    /// Publishes the log to a bus, through a relay that ends with [`Storage::close`]. Several buses may be
+    /// connected. The bus itself stays the caller's to close.
+    ///
+    /// Subscribe before opening: a bus in memory keeps nothing for later.
+    pub fn bus(self, bus: impl EventBus) -> Self {
+        self.shared_bus(Arc::new(bus))
+    }
+
+    /// As [`bus`](Self::bus), shared.
+    pub fn shared_bus(mut self, bus: Arc<dyn EventBus>) -> Self {
+        self.buses.push(bus);
+        self
+    }
+
+    /// Sets the options of the relay.
+    pub fn relay_options(mut self, options: RelayOptions) -> Self {
+        self.relay = options;
+        self
+    }
+
     /// Opens the storage, and the declared collections with their indexes.
     ///
     /// # Errors
@@ -142,6 +176,15 @@ impl StorageBuilder {
         for spec in &self.specs {
             backend.open_collection(spec).await?;
         }
+        let relay = if self.buses.is_empty() {
+            None
+        } else {
+            let mut relay = Relay::new(Arc::clone(&backend)).with_options(self.relay);
+            for bus in self.buses {
+                relay = relay.with_bus(bus);
+            }
+            Some(relay.start()?)
+        };
         let specs = self.specs.into_iter();
         let storage = Storage::from_parts(Parts {
             backend,
@@ -152,6 +195,9 @@ impl StorageBuilder {
             retry: self.retry,
             clock: self.clock,
         });
+        if let Some(relay) = relay {
+            storage.set_delivery(Arc::new(relay));
+        }
         Ok(storage)
     }
 }

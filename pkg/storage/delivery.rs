@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use crate::error::Result;
 /// How the storage reaches whoever publishes its log: the relay. Owned by the storage, which knows no
 /// bus.
 #[async_trait]
-pub trait Delivery: Debug + Send + Sync + 'static {
+pub trait Delivery: Any + Debug + Send + Sync {
     /// Called by the engine after a commit with events: a wake-up, never waits.
     fn committed(&self);
 

@@ -29,7 +29,7 @@ mod update;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bson::Document;
@@ -37,7 +37,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
-use self::backend::{Backend, Loaded};
+use self::backend::{Backend, Loaded, Position};
 use self::engine::Engine;
 use self::turns::Turns;
 use self::update::{Ran, Update};
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     options: Parts,
     opened: Mutex<HashMap<String, Arc<OnceCell<Arc<CollectionSpec>>>>>,
     delivery: OnceLock<Arc<dyn Delivery>>,
+    /// The highest position of this storage's own commits.
+    committed: AtomicU64,
     closed: AtomicBool,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -95,6 +97,7 @@ impl Storage {
                 turns: Arc::default(),
                 opened: Mutex::default(),
                 delivery: OnceLock::new(),
+                committed: AtomicU64::new(0),
                 closed: AtomicBool::new(false),
                 clock: Arc::clone(&parts.clock),
                 options: parts,
@@ -105,6 +108,26 @@ impl Storage {
     /// Connects whoever publishes the log. Once, before the storage is handed out.
     pub(crate) fn set_delivery(&self, delivery: Arc<dyn Delivery>) {
         let _ = self.inner.delivery.set(delivery);
+    }
+
+    pub(crate) fn delivery(&self) -> Option<&Arc<dyn Delivery>> {
+        self.inner.delivery()
+    }
+
+    /// Waits until the bus has confirmed the events of everything that this storage committed before
+    /// the call. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Unsupported` if no bus is connected, `Closed` if the relay stopped.
+    pub async fn flush(&self) -> Result<()> {
+        let Some(delivery) = self.inner.delivery() else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "no bus is connected to this storage, so nothing confirms a delivery",
+            ));
+        };
+        let committed = self.inner.committed.load(Ordering::SeqCst);
+        delivery.flush(Position::from_u64(committed)).await
     }
 
     /// The backend below, for rooms that read the log.
@@ -306,6 +329,15 @@ impl Inner {
 
     fn delivery(&self) -> Option<&Arc<dyn Delivery>> {
         self.delivery.get()
+    }
+
+    /// Notes a commit; one with events wakes whoever publishes.
+    fn note_commit(&self, position: Position, has_events: bool) {
+        self.committed
+            .fetch_max(position.to_u64(), Ordering::SeqCst);
+        if has_events && let Some(delivery) = self.delivery() {
+            delivery.committed();
+        }
     }
 
     fn mapper(&self, collection: &str) -> &dyn EventMapper {

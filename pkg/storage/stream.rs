@@ -88,10 +88,8 @@ impl Storage {
                 .commit(unit, vec![turn], attempts.deadline())
                 .await?;
             match committed.result {
-                Ok(_) => {
-                    if let Some(delivery) = inner.delivery() {
-                        delivery.committed();
-                    }
+                Ok(receipt) => {
+                    inner.note_commit(receipt.position, true);
                     let entries = committed.unit.entries.iter();
                     let events = entries
                         .map(LogEntry::to_events)

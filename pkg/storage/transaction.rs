@@ -379,11 +379,8 @@ impl Inner {
             .engine
             .commit(unit, Vec::new(), attempts.deadline())
             .await?;
-        if has_events
-            && committed.result.is_ok()
-            && let Some(delivery) = self.delivery()
-        {
-            delivery.committed();
+        if let Ok(receipt) = &committed.result {
+            self.note_commit(receipt.position, has_events);
         }
         Ok(committed.result.map(|_| ()))
     }

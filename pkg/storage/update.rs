@@ -165,11 +165,8 @@ impl<'a> Update<'a> {
     }
 
     fn changed<T>(&self, base: Base, planned: Planned, position: Position) -> Change<T> {
-        if !planned.entry.events.is_empty()
-            && let Some(delivery) = self.storage.delivery()
-        {
-            delivery.committed();
-        }
+        let has_events = !planned.entry.events.is_empty();
+        self.storage.note_commit(position, has_events);
         let Planned {
             kind, diff, entry, ..
         } = planned;

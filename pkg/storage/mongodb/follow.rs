@@ -104,7 +104,11 @@ impl Follow {
         for value in batch.doc_slices()? {
             match value.map_err(Failure::reply)? {
                 RawBsonRef::Document(event) => self.events.push_back(event.to_owned()),
-                _ => return Err(Failure::reply("a batch of the change stream holds no documents")),
+                _ => {
+                    return Err(Failure::reply(
+                        "a batch of the change stream holds no documents",
+                    ));
+                }
             }
         }
         let was_first = std::mem::replace(&mut self.is_first, false);
@@ -135,7 +139,10 @@ impl Follow {
     }
 
     fn event(&mut self, event: &RawDocument) -> Result<Step, Failure> {
-        if !event.get_str("operationType").is_ok_and(|kind| kind == "insert") {
+        if !event
+            .get_str("operationType")
+            .is_ok_and(|kind| kind == "insert")
+        {
             return Ok(Step::Gone);
         }
         let time: Position = event
@@ -167,6 +174,8 @@ pub(super) async fn now(store: &Store) -> Result<Position, Failure> {
     let mut command = RawDocumentBuf::new();
     command.append(cstr!("ping"), 1);
     let reply = store.run(command).await?;
-    let time = reply.get_timestamp("operationTime").map_err(Failure::reply)?;
+    let time = reply
+        .get_timestamp("operationTime")
+        .map_err(Failure::reply)?;
     Ok(time.into())
 }

@@ -47,7 +47,11 @@ impl Scan {
             "singleBatch": true,
             "readConcern": concern,
         };
-        let mut batches = store.database.run_raw_cursor_command(command).batch().await?;
+        let mut batches = store
+            .database
+            .run_raw_cursor_command(command)
+            .batch()
+            .await?;
         let Some(batch) = batches.next().await else {
             return Err(Failure::reply("a page of the log has no batch"));
         };

@@ -34,8 +34,16 @@ const USUAL_LIFETIME: u32 = 60;
 
 pub(super) fn tail(store: Arc<Store>, from: TailFrom) -> BoxStream<'static, Result<TailItem>> {
     let (place, mode, reached) = match from {
-        TailFrom::Beginning => (Place::BEGINNING, Mode::Scan(Scan::new(Position::START)), Position::START),
-        TailFrom::Now => (Place::after(Position::START), Mode::FindNow, Position::START),
+        TailFrom::Beginning => (
+            Place::BEGINNING,
+            Mode::Scan(Scan::new(Position::START)),
+            Position::START,
+        ),
+        TailFrom::Now => (
+            Place::after(Position::START),
+            Mode::FindNow,
+            Position::START,
+        ),
         TailFrom::After(cursor) => (Place::from_cursor(&cursor), Mode::Return, cursor.position),
     };
     let tail = Tail {
