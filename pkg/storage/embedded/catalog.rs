@@ -4,7 +4,7 @@ use bson::raw::cstr;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf};
 
 use super::failure::damaged;
-use super::indexes::StoredIndex;
+use super::index::StoredIndex;
 use super::tables::{Tables, put, take};
 use crate::document::validate_collection_name;
 use crate::error::{BoxError, Error, ErrorKind, Result};

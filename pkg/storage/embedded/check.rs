@@ -9,7 +9,7 @@ use super::catalog::Collection;
 use super::chain::Head;
 use super::commit::{Check, Prepared, refused};
 use super::failure::{damaged, translate};
-use super::index_changes::IndexChanges;
+use super::index::IndexChanges;
 use super::keys;
 use super::leases;
 use super::row::Row;
@@ -83,7 +83,7 @@ pub(super) fn check<'u>(
             .indexes(number, unit, &mut indexes)
             .map_err(|error| refused(number, error))?;
     }
-    indexes.check_unique(&tables.indexes)?;
+    indexes.check_unique(tables)?;
     Ok(Plan {
         documents: checking.documents,
         indexes,

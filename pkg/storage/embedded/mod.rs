@@ -24,12 +24,13 @@ mod chain;
 mod check;
 mod commit;
 mod failure;
-mod index_changes;
-mod indexes;
+mod index;
 mod keys;
 mod leases;
 mod open;
 mod options;
+mod paths;
+mod query;
 mod read;
 mod row;
 mod seal;
@@ -186,8 +187,18 @@ impl Backend for EmbeddedBackend {
         tail::tail(Arc::clone(&self.store), from)
     }
 
-    async fn query(&self, _collection: &str, _query: &Query) -> Result<Vec<RawDocumentBuf>> {
-        Err(Error::new(ErrorKind::Unsupported, "queries"))
+    async fn query(&self, collection: &str, query: &Query) -> Result<Vec<RawDocumentBuf>> {
+        let Some(collection) = self.store.collection(collection) else {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("collection {collection} was not opened"),
+            ));
+        };
+        let query = query.clone();
+        self.read(move |store| {
+            store.read(|transaction| query::answer(transaction, &collection, &query))
+        })
+        .await
     }
 
     async fn acquire_lease(&self, request: &LeaseRequest) -> Result<Lease> {

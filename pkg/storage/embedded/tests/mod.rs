@@ -1,9 +1,15 @@
 //! What the backend promises, shown on files and in memory.
 
 mod commits;
+mod crashing;
+mod damage;
+mod disk;
 mod following;
+mod indexing;
 mod leasing;
 mod logs;
+mod opening;
+mod querying;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -62,6 +68,7 @@ pub(super) fn entry(key: &DocumentKey, version: u64, kind: EntryKind) -> LogEntr
         after: None,
         events: Vec::new(),
         aggregate_type: "User".to_owned(),
+        version_field: "version".into(),
         metadata: Metadata::new(),
     }
 }
