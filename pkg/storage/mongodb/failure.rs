@@ -184,6 +184,7 @@ fn kind_of(code: i32, is_transient: impl FnOnce() -> bool) -> ErrorKind {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
+            Cause::Server { code, name } if name.is_empty() => write!(f, "server error {code}"),
             Cause::Server { code, name } => write!(f, "server error {code} ({name})"),
             Cause::WriteConcern { code, name } => {
                 write!(

@@ -9,7 +9,7 @@ use bson::{RawArrayBuf, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, Timest
 use super::lease::held;
 use super::store::{LEASES, LOG, RECORDS, Store};
 use super::{MAX_DOCUMENT_BYTES, MAX_ENTRY_BYTES, record};
-use crate::document::{DocumentKey, Version};
+use crate::document::{DocumentKey, Version, validate};
 use crate::error::{Error, ErrorKind};
 use crate::storage::backend::{
     CommitFailure, Condition, DocumentWrite, Fence, LogEntry, Position, RecordWrite, Unit,
@@ -134,6 +134,9 @@ impl Plan {
             return Ok(());
         };
         check_size(document.as_bytes().len(), MAX_DOCUMENT_BYTES, key)?;
+        // A key that stands twice in one document aborts the whole server when it computes the
+        // difference for its oplog (6.0.5, invariant in document_diff_serialization.cpp).
+        validate(document).map_err(|e| e.context(key))?;
         if write.condition == Condition::Absent && !has_empty_timestamp(document) {
             push(groups, target, Verb::Insert, unit, document.clone());
             return Ok(());

@@ -220,7 +220,7 @@ pub(super) fn first_write_error(reply: &RawDocument) -> Option<&RawDocument> {
 pub(super) fn code_and_name(error: &RawDocument) -> (i32, &str) {
     (
         error.get_i32("code").unwrap_or_default(),
-        error.get_str("codeName").unwrap_or("unnamed"),
+        error.get_str("codeName").unwrap_or_default(),
     )
 }
 
