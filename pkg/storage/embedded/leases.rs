@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bson::raw::cstr;
 use bson::{DateTime, RawDocument, RawDocumentBuf, Timestamp};
+use redb::ReadTransaction;
 
-use super::failure::damaged;
-use super::tables::{Writing, put, take};
+use super::failure::{damaged, translate};
+use super::tables::{Bytes, LEASES, Writing, put, take};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::storage::backend::{Cursor, Fence, Lease, LeaseRequest};
 
@@ -20,7 +21,7 @@ struct Stored {
 }
 
 impl Stored {
-    fn find(leases: &Writing<'_>, name: &str) -> Result<Option<Self>> {
+    fn find(leases: &impl redb::ReadableTable<Bytes, Bytes>, name: &str) -> Result<Option<Self>> {
         let Some(stored) = take(leases, "a lease", name.as_bytes())? else {
             return Ok(None);
         };
@@ -117,6 +118,12 @@ pub(super) fn save(
     lease.checkpoint = Some(cursor.clone());
     lease.expires = after(now, ttl);
     lease.store(leases, &fence.name)
+}
+
+/// The checkpoint that the last owner stored.
+pub(super) fn checkpoint(transaction: &ReadTransaction, name: &str) -> Result<Option<Cursor>> {
+    let leases = transaction.open_table(LEASES).map_err(translate)?;
+    Ok(Stored::find(&leases, name)?.and_then(|lease| lease.checkpoint))
 }
 
 /// Lets the next owner in at once.

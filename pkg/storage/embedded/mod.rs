@@ -217,6 +217,11 @@ impl Backend for EmbeddedBackend {
         self.ask(work).await.map(drop)
     }
 
+    async fn read_checkpoint(&self, name: &str) -> Result<Option<Cursor>> {
+        self.store
+            .read(|transaction| leases::checkpoint(transaction, name))
+    }
+
     async fn release_lease(&self, fence: &Fence) -> Result<()> {
         self.ask(Work::Release(fence.clone())).await.map(drop)
     }

@@ -8,7 +8,7 @@ use super::row::Row;
 use super::seal;
 use crate::error::Result;
 
-type Bytes = &'static [u8];
+pub(super) type Bytes = &'static [u8];
 
 /// A table read in a transaction.
 pub(super) type Reading = ReadOnlyTable<Bytes, Bytes>;

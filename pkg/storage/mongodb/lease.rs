@@ -85,6 +85,24 @@ pub(super) async fn save_checkpoint(
     Err(lost(fence))
 }
 
+/// The checkpoint under a lease, whoever holds it.
+pub(super) async fn checkpoint(store: &Store, name: &str) -> Result<Option<Cursor>> {
+    let command = rawdoc! {
+        "find": LEASES,
+        "filter": { "_id": name },
+        "limit": 1,
+        "readConcern": store.read_concern(),
+    };
+    let found = store
+        .find(command)
+        .await
+        .map_err(|failure| failure.into_error(format!("reading lease {name}")))?;
+    match found.first() {
+        Some(lease) => read_checkpoint(lease, name),
+        None => Ok(None),
+    }
+}
+
 pub(super) async fn release(store: &Store, fence: &Fence) -> Result<()> {
     // Without an owner the next one takes over, and raises the fence, even if it has the same name.
     let changes = rawdoc! { "owner": "", "until": DateTime::from_millis(0) };

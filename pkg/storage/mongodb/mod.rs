@@ -170,6 +170,11 @@ impl Backend for MongoBackend {
         lease::save_checkpoint(&self.store, fence, cursor, ttl).await
     }
 
+    async fn read_checkpoint(&self, name: &str) -> Result<Option<Cursor>> {
+        self.store.check_open()?;
+        lease::checkpoint(&self.store, name).await
+    }
+
     async fn release_lease(&self, fence: &Fence) -> Result<()> {
         self.store.check_open()?;
         lease::release(&self.store, fence).await

@@ -1,0 +1,307 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::store::{Link, Linked};
+use super::support::*;
+use crate::bus::{EventBus, MemoryBus};
+use crate::error::ErrorKind;
+use crate::relay::{Relay, RelayState};
+use crate::storage::Delivery;
+use crate::storage::backend::Backend;
+use crate::testing::bus::eventually;
+
+#[tokio::test]
+async fn while_the_bus_is_down_commits_go_on_and_the_backlog_drains_afterwards() {
+    let (store, bus) = (store(), TestBus::new());
+    bus.set_up(false);
+    let relay = start(&store, &bus);
+    let last = commit_many(&store, 5, 1..=30).await;
+    until(&relay, "retrying", |state| {
+        matches!(state, RelayState::Retrying(error) if error.kind() == ErrorKind::Unavailable)
+    })
+    .await;
+    // Far more attempts than a poison event gets.
+    let calls = bus.calls();
+    eventually("it keeps trying", || async { bus.calls() > calls + 10 }).await;
+    assert!(bus.published.is_empty());
+    bus.set_up(true);
+    relay.flush(last).await.unwrap();
+    until_following(&relay).await;
+    assert_eq!(bus.published.len(), 150);
+    assert_complete(&bus.published.events(), 5, 30);
+    assert!(relay.dead_letters(None, 1).await.unwrap().is_empty());
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_and_comes_back_loses_nothing() {
+    let (store, bus) = (store(), TestBus::new());
+    let link = Linked::new(&store);
+    let shared: Arc<dyn Backend> = link.clone();
+    let relay = start(&shared, &bus);
+    until_following(&relay).await;
+    for round in 0..3 {
+        link.set(Link::Cut);
+        commit_many(&store, 3, round * 10 + 1..=round * 10 + 10).await;
+        until(&relay, "retrying", |state| {
+            matches!(state, RelayState::Retrying(_))
+        })
+        .await;
+        link.set(Link::Up);
+        until_following(&relay).await;
+    }
+    eventually("all arrive", || async {
+        bus.published
+            .events()
+            .iter()
+            .any(|event| event.version() == 30)
+    })
+    .await;
+    let last = commit_many(&store, 3, 31..=31).await;
+    relay.flush(last).await.unwrap();
+    assert_complete(&bus.published.events(), 3, 31);
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_bus_that_is_down_delays_the_others_but_nobody_misses_anything() {
+    let (store, well, ill) = (store(), TestBus::new(), TestBus::new());
+    ill.set_up(false);
+    let relay = Relay::new(Arc::clone(&store))
+        .with_bus(Arc::clone(&well) as Arc<dyn EventBus>)
+        .with_bus(Arc::clone(&ill) as Arc<dyn EventBus>)
+        .with_options(options())
+        .start()
+        .unwrap();
+    commit(&store, "u0", 1, &["Updated"]).await;
+    well.published.wait_for(1).await;
+    let last = commit_many(&store, 1, 2..=20).await;
+    ill.set_up(true);
+    relay.flush(last).await.unwrap();
+    assert_eq!(
+        well.names(),
+        ill.names(),
+        "and the one that confirmed got no repetition"
+    );
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_poison_event_holds_back_its_document_only_until_it_is_released() {
+    let (store, bus) = (store(), TestBus::new());
+    bus.set_poison("Bad", true);
+    let relay = start(&store, &bus);
+    commit(&store, "a", 1, &["Fine", "Bad", "Fine"]).await;
+    commit(&store, "b", 1, &["Fine"]).await;
+    commit(&store, "a", 2, &["Fine"]).await;
+    commit(&store, "b", 2, &["Fine", "Fine"]).await;
+    let last = commit(&store, "a", 3, &[]).await;
+    assert_eq!(
+        relay.flush(last).await.unwrap_err().kind(),
+        ErrorKind::DeadLettered
+    );
+    assert_eq!(
+        bus.names(),
+        ["Fine a@1.0", "Fine b@1.0", "Fine b@2.0", "Fine b@2.1"]
+    );
+
+    let letters = relay.dead_letters(None, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    assert_eq!(
+        (&letter.document, letter.version.get(), letter.index),
+        (&key("a"), 1, 1)
+    );
+    assert_eq!((letter.event_type.as_str(), letter.attempts), ("Bad", 3));
+    assert_eq!(letter.error, "event is too large: bytes");
+    assert_eq!(relay.parked_documents(), 1);
+
+    // Released too early it fails again and stays.
+    let error = relay.release(&key("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadLettered);
+    assert_eq!(relay.parked_documents(), 1);
+    assert_eq!(
+        relay.release(&key("b")).await.unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+
+    bus.set_poison("Bad", false);
+    let seen = bus.published.len();
+    assert_eq!(relay.release_all().await.unwrap(), 1);
+    let expected = ["Fine a@1.0", "Bad a@1.1", "Fine a@1.2", "Fine a@2.0"];
+    assert_eq!(bus.names()[seen..], expected);
+    assert!(relay.dead_letters(None, 10).await.unwrap().is_empty());
+    relay.flush(last).await.unwrap();
+    let last = commit(&store, "a", 4, &["Fine"]).await;
+    relay.delivered(&key("a"), 4.into(), last).await.unwrap();
+    assert_eq!(bus.names().last().unwrap(), "Fine a@4.0");
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn discarding_gives_up_the_failed_event_alone() {
+    let (store, bus) = (store(), TestBus::new());
+    bus.set_poison("Bad", true);
+    bus.set_poison("Worse", true);
+    let relay = start(&store, &bus);
+    commit(&store, "a", 1, &["Bad", "Fine"]).await;
+    commit(&store, "a", 2, &["Fine"]).await;
+    let last = commit(&store, "a", 3, &["Fine", "Worse"]).await;
+    let error = relay
+        .delivered(&key("a"), 2.into(), last)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadLettered);
+    eventually("the document is parked", || async {
+        relay.parked_documents() == 1
+    })
+    .await;
+
+    // It goes on to the next event that fails.
+    let error = relay.discard(&key("a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadLettered);
+    let letters = relay.dead_letters(None, 10).await.unwrap();
+    assert_eq!(
+        (letters.len(), letters[0].event_type.as_str()),
+        (1, "Worse")
+    );
+    assert_eq!(bus.names(), ["Fine a@1.1", "Fine a@2.0", "Fine a@3.0"]);
+    relay.discard(&key("a")).await.unwrap();
+    relay.flush(last).await.unwrap();
+    assert!(!bus.names().iter().any(|name| name.starts_with("Bad")));
+    assert_eq!(relay.parked_documents(), 0);
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn parked_documents_survive_a_takeover() {
+    let (store, bus) = (store(), TestBus::new());
+    bus.set_poison("Bad", true);
+    let link = Linked::new(&store);
+    let shared: Arc<dyn Backend> = link.clone();
+    // No checkpoint: the next relay meets the poison again, and must not publish what is behind it.
+    let never = options().with_checkpoints(usize::MAX, Duration::from_secs(3_600));
+    let relay = start_with(&shared, &bus, never);
+    commit(&store, "a", 1, &["Fine"]).await;
+    commit(&store, "a", 2, &["Bad"]).await;
+    commit(&store, "a", 3, &["Fine"]).await;
+    eventually("the document is parked", || async {
+        relay.parked_documents() == 1
+    })
+    .await;
+    link.set(Link::Cut);
+    relay.shutdown().await;
+
+    bus.set_poison("Bad", false);
+    let relay = start(&store, &bus);
+    let last = commit(&store, "a", 4, &["Fine"]).await;
+    let other = commit(&store, "b", 1, &["Fine"]).await;
+    relay.delivered(&key("b"), 1.into(), other).await.unwrap();
+    let error = relay
+        .delivered(&key("a"), 4.into(), last)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadLettered);
+    assert!(
+        bus.names()
+            .iter()
+            .all(|name| name == "Fine a@1.0" || name == "Fine b@1.0")
+    );
+    let seen = bus.published.len();
+    relay.release(&key("a")).await.unwrap();
+    assert_eq!(
+        bus.names()[seen..],
+        ["Bad a@2.0", "Fine a@3.0", "Fine a@4.0"]
+    );
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn too_many_parked_documents_stop_the_relay_until_there_is_room() {
+    let (store, bus) = (store(), TestBus::new());
+    bus.set_poison("Bad", true);
+    let relay = start_with(&store, &bus, options().with_max_parked(2));
+    for id in ["a", "b", "c"] {
+        commit(&store, id, 1, &["Bad"]).await;
+    }
+    let last = commit(&store, "d", 1, &["Fine"]).await;
+    until(&relay, "stopped", |state| {
+        matches!(state, RelayState::Stopped(error) if error.kind() == ErrorKind::DeadLettered)
+    })
+    .await;
+    assert!(bus.published.is_empty());
+    let error = relay
+        .delivered(&key("d"), 1.into(), last)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    let error = relay.flush(last).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+
+    relay.discard(&key("a")).await.unwrap();
+    bus.published.wait_for(1).await;
+    assert_eq!(bus.names(), ["Fine d@1.0"]);
+    until_following(&relay).await;
+    assert_eq!(relay.parked_documents(), 2);
+    relay.shutdown().await;
+}
+
+/// Ten thousand parked documents are loaded page by page.
+#[tokio::test]
+async fn many_parked_documents_are_all_loaded() {
+    const DOCUMENTS: usize = 2_500;
+    let (store, bus) = (store(), TestBus::new());
+    bus.set_poison("Bad", true);
+    let quick = options().with_attempts(crate::bus::RedeliveryPolicy::new().with_attempts(1));
+    let relay = start_with(&store, &bus, quick.clone());
+    for n in 0..DOCUMENTS {
+        commit(&store, &format!("u{n}"), 1, &["Bad"]).await;
+    }
+    eventually("all are parked", || async {
+        relay.parked_documents() == DOCUMENTS
+    })
+    .await;
+    relay.shutdown().await;
+    let relay = start_with(&store, &bus, quick);
+    until_following(&relay).await;
+    assert_eq!(relay.parked_documents(), DOCUMENTS);
+    bus.set_poison("Bad", false);
+    assert_eq!(relay.release_all().await.unwrap(), DOCUMENTS);
+    assert_eq!(bus.published.len(), DOCUMENTS);
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_closed_bus_or_store_stops_the_relay() {
+    let (store, bus) = (store(), MemoryBus::new());
+    let relay = Relay::new(Arc::clone(&store))
+        .with_bus(Arc::new(bus.clone()))
+        .with_options(options())
+        .start()
+        .unwrap();
+    until_following(&relay).await;
+    bus.close().await.unwrap();
+    let last = commit(&store, "a", 1, &["Fine"]).await;
+    until(&relay, "stopped", |state| {
+        matches!(state, RelayState::Stopped(_))
+    })
+    .await;
+    assert_eq!(
+        relay.flush(last).await.unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+    assert_eq!(
+        relay.release(&key("a")).await.unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+
+    let bus = TestBus::new();
+    let relay = start(&store, &bus);
+    bus.published.wait_for(1).await;
+    store.close().await;
+    until(&relay, "stopped", |state| {
+        matches!(state, RelayState::Stopped(_))
+    })
+    .await;
+    relay.shutdown().await;
+}
