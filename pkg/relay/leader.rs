@@ -15,10 +15,6 @@ use super::state::RelayState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::backend::{Cursor, Fence, Lease, TailFrom, TailItem};
 
-/// How long shutting down waits for another log entry before it takes the log for exhausted. A change
-/// stream brings one within a few milliseconds of its commit.
-const QUIET: Duration = Duration::from_millis(50);
-
 /// A relay while it holds the lease.
 pub(super) struct Leader<'a> {
     pub(super) inner: &'a Inner,
@@ -42,6 +38,12 @@ pub(super) enum Interrupt {
     Shutdown,
     LeaseLost,
     Fatal(Error),
+}
+
+enum Next {
+    Item(TailItem),
+    Failure(Error),
+    Shutdown,
 }
 
 enum Wake {
@@ -84,20 +86,17 @@ impl<'a> Leader<'a> {
         self.following();
         let mut failures = 0;
         loop {
-            let from = match &self.confirmed {
-                Some(cursor) => TailFrom::After(cursor.clone()),
-                // Never "now": what was committed before the first relay must be published as well.
-                None => TailFrom::Beginning,
-            };
-            let mut tail = self.inner.backend.tail(from);
+            let mut tail = self.tail();
             let error = loop {
-                match self.next_batch(&mut tail).await? {
-                    Ok(batch) => {
+                match self.next(&mut tail).await? {
+                    Next::Item(item) => {
                         failures = 0;
                         self.following();
+                        let batch = self.gather(item, &mut tail).await?;
                         self.deliver(batch).await?;
                     }
-                    Err(error) => break error,
+                    Next::Failure(error) => break error,
+                    Next::Shutdown => return self.catch_up().await,
                 }
             };
             if !error.is_retryable() {
@@ -110,40 +109,57 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Waits for something in the log, and takes what else is there at once. An error of the log comes
-    /// back alone; the log is then read again from the last confirmed place.
-    async fn next_batch(
-        &mut self,
-        tail: &mut BoxStream<'static, Result<TailItem>>,
-    ) -> Result<Result<Outgoing>, Interrupt> {
-        let mut batch = Outgoing::new(self.inner.buses.len());
-        match self.next(tail).await? {
-            Ok(item) => self.take(item, &mut batch).await?,
-            Err(error) => return Ok(Err(error)),
+    fn tail(&self) -> BoxStream<'static, Result<TailItem>> {
+        self.inner.backend.tail(match &self.confirmed {
+            Some(cursor) => TailFrom::After(cursor.clone()),
+            // Never "now": what was committed before the first relay must be published as well.
+            None => TailFrom::Beginning,
+        })
+    }
+
+    /// Publishes what was committed before the relay was shut down, if nothing stands in the way. Reads
+    /// the log anew: a reader that has just begun reports that there is no more only after having looked.
+    async fn catch_up(&mut self) -> Result<Infallible, Interrupt> {
+        let mut tail = self.tail();
+        loop {
+            match self.guarded(tail.next()).await? {
+                Some(Ok(item @ TailItem::Entry { .. })) => {
+                    let batch = self.gather(item, &mut tail).await?;
+                    let caught_up = batch.ends_idle();
+                    self.deliver(batch).await?;
+                    if caught_up {
+                        return Err(Interrupt::Shutdown);
+                    }
+                }
+                _ => return Err(Interrupt::Shutdown),
+            }
         }
+    }
+
+    /// Takes an item and what else is there at once, up to the first pause of the log.
+    async fn gather(
+        &mut self,
+        first: TailItem,
+        tail: &mut BoxStream<'static, Result<TailItem>>,
+    ) -> Result<Outgoing, Interrupt> {
+        let mut batch = Outgoing::new(self.inner.buses.len());
+        self.take(first, &mut batch).await?;
         let limit = self.inner.options.batch;
-        while batch.events() < limit && batch.steps() < limit {
+        while batch.events() < limit && batch.steps() < limit && !batch.ends_idle() {
             match tail.next().now_or_never() {
                 Some(Some(Ok(item))) => self.take(item, &mut batch).await?,
                 // A failure is met again when the log is read on.
                 Some(Some(Err(_)) | None) | None => break,
             }
         }
-        Ok(Ok(batch))
+        Ok(batch)
     }
 
     async fn next(
         &mut self,
         tail: &mut BoxStream<'static, Result<TailItem>>,
-    ) -> Result<Result<TailItem>, Interrupt> {
+    ) -> Result<Next, Interrupt> {
         loop {
-            if self.inner.shutdown.is_cancelled() {
-                let rest = self.give_up_at().saturating_duration_since(Instant::now());
-                return match timeout(QUIET.min(rest), tail.next()).await {
-                    Ok(Some(Ok(item @ TailItem::Entry { .. }))) => Ok(Ok(item)),
-                    _ => Err(Interrupt::Shutdown),
-                };
-            }
             let upkeep = self.next_upkeep();
             let wake = tokio::select! {
                 biased;
@@ -153,13 +169,14 @@ impl<'a> Leader<'a> {
                 item = tail.next() => Wake::Tail(item),
             };
             match wake {
-                Wake::Shutdown => {}
+                Wake::Shutdown => return Ok(Next::Shutdown),
                 Wake::Upkeep => self.upkeep().await?,
                 Wake::Request(request) => self.serve(request).await?,
-                Wake::Tail(Some(item)) => return Ok(item),
+                Wake::Tail(Some(Ok(item))) => return Ok(Next::Item(item)),
+                Wake::Tail(Some(Err(error))) => return Ok(Next::Failure(error)),
                 Wake::Tail(None) => {
                     let error = Error::new(ErrorKind::Unavailable, "the log's end was reported");
-                    return Ok(Err(error));
+                    return Ok(Next::Failure(error));
                 }
             }
         }
@@ -177,10 +194,24 @@ impl<'a> Leader<'a> {
             }
             TailItem::Entry { entry, cursor } => (entry, cursor),
         };
-        let events = if self.inner.progress.holds(&entry.key, entry.version) {
+        let progress = &self.inner.progress;
+        // The log repeats itself after interruptions, and a release runs ahead of its follower.
+        let skips = progress.holds(&entry.key, entry.version)
+            || progress.has_confirmed(&entry.key, entry.version);
+        let events = if skips {
             Vec::new()
         } else {
-            self.events_of(&entry).await?
+            match entry.to_events() {
+                Ok(events) => events,
+                Err(error) => {
+                    // First what is before it in its document, as for events that fail later.
+                    let letter = self.unreadable(&entry, &error);
+                    let before = Outgoing::new(self.inner.buses.len());
+                    self.deliver(std::mem::replace(batch, before)).await?;
+                    self.park(&letter).await?;
+                    Vec::new()
+                }
+            }
         };
         let step = Step {
             version: Some((entry.key, entry.version)),

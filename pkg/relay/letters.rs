@@ -42,7 +42,11 @@ impl DeadLetter {
     /// Writes the letter, and parks its document at the letter's version.
     pub(super) fn to_records(&self, store: Uuid) -> Vec<RecordWrite> {
         let mut error = self.error.clone();
-        error.truncate(error.floor_char_boundary(MAX_ERROR_BYTES));
+        let mut end = error.len().min(MAX_ERROR_BYTES);
+        while !error.is_char_boundary(end) {
+            end -= 1;
+        }
+        error.truncate(end);
         let mut letter = address(&self.document, self.version);
         letter.append(cstr!("index"), i64::from(self.index));
         letter.append(cstr!("event"), self.event.to_string());

@@ -49,9 +49,29 @@ impl Outgoing {
         self.steps.len()
     }
 
+    /// Whether the log had nothing more after the last step.
+    pub(super) fn ends_idle(&self) -> bool {
+        self.steps.last().is_some_and(|step| step.version.is_none())
+    }
+
     /// What a bus has not confirmed.
     pub(super) fn rest(&self, bus: usize) -> &[Event] {
         &self.events[self.done[bus]..]
+    }
+
+    /// How many leading events a bus has confirmed.
+    pub(super) fn confirmed_by(&self, bus: usize) -> usize {
+        self.done[bus]
+    }
+
+    /// How many leading events every bus has confirmed.
+    pub(super) fn confirmed(&self) -> usize {
+        let lowest = self.done.iter().copied().min();
+        lowest.unwrap_or(self.events.len())
+    }
+
+    pub(super) fn event(&self, place: usize) -> Option<&Event> {
+        self.events.get(place)
     }
 
     /// A bus has confirmed this many more. Says whether that is any.
@@ -64,10 +84,9 @@ impl Outgoing {
 
     /// Takes out the steps whose events all buses have confirmed, in order.
     pub(super) fn take_finished(&mut self) -> Vec<Step> {
-        let confirmed = self.done.iter().copied().min().unwrap_or(self.events.len());
         let until = self
             .owners
-            .get(confirmed)
+            .get(self.confirmed())
             .copied()
             .unwrap_or(self.steps.len());
         let from = self.finished;

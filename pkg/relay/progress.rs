@@ -124,6 +124,13 @@ impl Progress {
         self.table().holds(document, version)
     }
 
+    /// Whether all buses are known to have this version.
+    pub(super) fn has_confirmed(&self, document: &DocumentKey, version: Version) -> bool {
+        let table = self.table();
+        let last = table.recent.get(document);
+        last.is_some_and(|last| *last >= version)
+    }
+
     pub(super) fn parked_documents(&self) -> usize {
         self.table().parked.len()
     }

@@ -33,11 +33,11 @@ impl Leader<'_> {
         loop {
             let publishing = inner.buses.iter().enumerate().filter_map(|(bus, handle)| {
                 let rest = batch.rest(bus);
-                (!rest.is_empty()).then(|| async move { (bus, handle.publish(rest).await) })
+                (!rest.is_empty()).then_some(async move { (bus, handle.publish(rest).await) })
             });
             let results = self.guarded(join_all(publishing)).await?;
             let mut outage = None;
-            let mut poison: Option<(Event, Error)> = None;
+            let mut poison: Option<(usize, Error)> = None;
             let mut moved = false;
             for (bus, result) in results {
                 let Err(error) = result else {
@@ -45,11 +45,11 @@ impl Leader<'_> {
                     continue;
                 };
                 moved |= batch.advance(bus, error.confirmed());
-                match batch.rest(bus).first() {
-                    Some(event) if error.is_poison() => {
-                        poison.get_or_insert((event.clone(), error.into()));
-                    }
-                    _ => outage = Some(Error::from(error)),
+                let place = batch.confirmed_by(bus);
+                if !error.is_poison() {
+                    outage = Some(Error::from(error));
+                } else if poison.as_ref().is_none_or(|(first, _)| place < *first) {
+                    poison = Some((place, error.into()));
                 }
             }
             let finished = batch.take_finished();
@@ -62,7 +62,9 @@ impl Leader<'_> {
                 outages = 0;
             }
             let mut delay = std::time::Duration::ZERO;
-            if let Some((event, error)) = poison {
+            if let Some((place, error)) = poison
+                && let Some(event) = batch.event(place)
+            {
                 let attempts = match suspect {
                     Some((id, attempts)) if id == event.id() => attempts + 1,
                     _ => 1,
@@ -70,7 +72,12 @@ impl Leader<'_> {
                 suspect = Some((event.id(), attempts));
                 match inner.options.attempts.delay_after(attempts) {
                     Some(pause) => delay = pause,
-                    None => return Ok(Err(self.letter(&event, &error, attempts))),
+                    // Only when all buses have everything before it: what is before it in its own
+                    // document must not come after it when it is released.
+                    None if batch.confirmed() == place => {
+                        return Ok(Err(self.letter(event, &error, attempts)));
+                    }
+                    None => {}
                 }
             }
             if let Some(error) = outage {
@@ -85,19 +92,7 @@ impl Leader<'_> {
         }
     }
 
-    /// The events of an entry; none if they cannot be rendered, which parks the document.
-    pub(super) async fn events_of(&mut self, entry: &LogEntry) -> Result<Vec<Event>, Interrupt> {
-        match entry.to_events() {
-            Ok(events) => Ok(events),
-            Err(error) => {
-                let letter = self.unreadable(entry, &error);
-                self.park(&letter).await?;
-                Ok(Vec::new())
-            }
-        }
-    }
-
-    fn unreadable(&self, entry: &LogEntry, error: &Error) -> DeadLetter {
+    pub(super) fn unreadable(&self, entry: &LogEntry, error: &Error) -> DeadLetter {
         let first = entry.events.first();
         let store = self.inner.backend.store_id();
         DeadLetter {
@@ -131,7 +126,7 @@ impl Leader<'_> {
     }
 
     /// Records a dead letter and holds its document back. Waits for room while too many are.
-    async fn park(&mut self, letter: &DeadLetter) -> Result<(), Interrupt> {
+    pub(super) async fn park(&mut self, letter: &DeadLetter) -> Result<(), Interrupt> {
         let inner = self.inner;
         let max = inner.options.max_parked;
         while inner.progress.parked_documents() >= max
@@ -265,14 +260,17 @@ impl Leader<'_> {
                 break;
             };
             from = end.version.next();
-            last = Some(end.version);
             for entry in &entries {
                 let given_up = given_up.filter(|(version, _)| *version == entry.version);
                 if let Err(letter) = self.republish(entry, given_up.map(|(_, id)| id)).await? {
                     let message = format!("event {} of {document} failed again", letter.event_type);
                     self.record(&letter).await?;
+                    if let Some(last) = last {
+                        inner.progress.confirmed(document, last);
+                    }
                     return Ok(Err(Error::new(ErrorKind::DeadLettered, message)));
                 }
+                last = Some(entry.version);
             }
         }
         self.write(DeadLetter::forget(inner.backend.store_id(), document))

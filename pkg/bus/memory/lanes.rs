@@ -7,8 +7,8 @@ use crate::document::DocumentKey;
 use crate::event::{Event, EventId};
 
 /// How many event ids a group remembers to recognise repetitions: a relay repeats at most what it
-/// published since its last checkpoint, by default some thousand events.
-const REMEMBERED_IDS: usize = 10_000;
+/// published since its last checkpoint, by default some thousand events. About 200 kB per group.
+const REMEMBERED_IDS: usize = 4_096;
 
 /// The events that a group has accepted and not finished, one lane per document.
 ///

@@ -10,7 +10,7 @@
 //! ends; if the last one is [aborted](super::SubscriptionHandle::abort), the group goes on collecting
 //! for the next member until its queue is full, and then publishing fails with `Unavailable`, as it
 //! does when a full queue belongs to a stalled group. An event id that a group accepted among its last
-//! 10,000 is not accepted again.
+//! 4,096 is not accepted again.
 
 mod group;
 mod lanes;
@@ -71,7 +71,8 @@ impl MemoryBusOptions {
 /// others.
 ///
 /// Clones are handles of the same bus. When the last is dropped without [`close`](EventBus::close),
-/// handlers are stopped at their next `await`. Subscribing needs a tokio runtime.
+/// handlers are stopped at their next `await`; a handler that owns a clone keeps the bus alive until it
+/// is closed or unsubscribed. Subscribing needs a tokio runtime.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryBus(Arc<Shared>);
 

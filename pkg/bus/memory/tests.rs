@@ -1,5 +1,10 @@
 //! What only the bus in memory promises, and attacks on it. The common promises are in the conformance
 //! suite (`testing::bus`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -246,10 +246,11 @@ async fn too_many_parked_documents_stop_the_relay_until_there_is_room() {
     relay.shutdown().await;
 }
 
-/// Ten thousand parked documents are loaded page by page.
+/// A new leader reads them page by page.
 #[tokio::test]
 async fn many_parked_documents_are_all_loaded() {
-    const DOCUMENTS: usize = 2_500;
+    // More than one page.
+    const DOCUMENTS: usize = 1_050;
     let (store, bus) = (store(), TestBus::new());
     bus.set_poison("Bad", true);
     let quick = options().with_attempts(crate::bus::RedeliveryPolicy::new().with_attempts(1));
@@ -303,5 +304,62 @@ async fn a_closed_bus_or_store_stops_the_relay() {
         matches!(state, RelayState::Stopped(_))
     })
     .await;
+    relay.shutdown().await;
+}
+
+/// One bus is away while the other one refuses an event: what is before the event in its document
+/// reaches both before anything is parked.
+#[tokio::test]
+async fn nothing_is_parked_before_every_bus_has_what_came_earlier() {
+    let (store, away, strict) = (store(), TestBus::new(), TestBus::new());
+    away.set_up(false);
+    strict.set_poison("Bad", true);
+    commit(&store, "a", 1, &["Fine"]).await;
+    commit(&store, "a", 2, &["Bad"]).await;
+    let last = commit(&store, "b", 1, &["Fine"]).await;
+    let relay = Relay::new(Arc::clone(&store))
+        .with_bus(Arc::clone(&away) as Arc<dyn EventBus>)
+        .with_bus(Arc::clone(&strict) as Arc<dyn EventBus>)
+        .with_options(options())
+        .start()
+        .unwrap();
+    eventually("it tries many times", || async { strict.calls() > 20 }).await;
+    assert_eq!(relay.parked_documents(), 0);
+    away.set_up(true);
+    let error = relay.flush(last).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadLettered);
+    strict.set_poison("Bad", false);
+    relay.release(&key("a")).await.unwrap();
+    assert_eq!(strict.names(), ["Fine a@1.0", "Fine b@1.0", "Bad a@2.0"]);
+    let first = |name: &str| away.names().iter().position(|seen| seen == name);
+    assert!(first("Fine a@1.0") < first("Bad a@2.0"));
+    relay.shutdown().await;
+}
+
+/// An entry whose events cannot be rendered is set aside like an event that cannot be published.
+#[tokio::test]
+async fn an_unreadable_entry_parks_its_document() {
+    let (store, bus) = (store(), TestBus::new());
+    commit(&store, "a", 1, &["Fine"]).await;
+    commit_unreadable(&store, "a", 2).await;
+    commit(&store, "a", 3, &["Fine"]).await;
+    let last = commit(&store, "b", 1, &["Fine"]).await;
+    let relay = start(&store, &bus);
+    assert_eq!(
+        relay.flush(last).await.unwrap_err().kind(),
+        ErrorKind::DeadLettered
+    );
+    assert_eq!(bus.names(), ["Fine a@1.0", "Fine b@1.0"]);
+    let letters = relay.dead_letters(None, 10).await.unwrap();
+    assert_eq!(
+        (letters[0].version.get(), letters[0].event_type.as_str()),
+        (2, "Odd")
+    );
+    assert_eq!(
+        relay.release(&key("a")).await.unwrap_err().kind(),
+        ErrorKind::DeadLettered
+    );
+    relay.discard(&key("a")).await.unwrap();
+    assert_eq!(bus.names(), ["Fine a@1.0", "Fine b@1.0", "Fine a@3.0"]);
     relay.shutdown().await;
 }

@@ -63,6 +63,16 @@ pub(super) fn key(id: &str) -> DocumentKey {
     DocumentKey::new("users", id)
 }
 
+/// Commits a version whose event stands for a change to a damaged document.
+pub(super) async fn commit_unreadable(store: &Arc<dyn Backend>, id: &str, version: u64) {
+    let mut entry = entry(store, id, version, &["Odd"]);
+    // A field "a" of a type that BSON does not have.
+    let damaged = vec![8, 0, 0, 0, 0x7E, b'a', 0, 0];
+    entry.after = Some(bson::RawDocumentBuf::from_bytes(damaged).unwrap());
+    entry.events[0].data = LoggedData::Change { merge_patch: None };
+    write(store, entry).await;
+}
+
 /// Commits one version with events of these types.
 pub(super) async fn commit(
     store: &Arc<dyn Backend>,
@@ -70,6 +80,10 @@ pub(super) async fn commit(
     version: u64,
     types: &[&str],
 ) -> Position {
+    write(store, entry(store, id, version, types)).await
+}
+
+fn entry(store: &Arc<dyn Backend>, id: &str, version: u64, types: &[&str]) -> LogEntry {
     let key = key(id);
     let version = Version::new(version);
     let events = types
@@ -82,7 +96,7 @@ pub(super) async fn commit(
             data: LoggedData::Json(json!({ "index": index })),
         })
         .collect();
-    let entry = LogEntry {
+    LogEntry {
         key,
         version,
         position: Position::START,
@@ -95,7 +109,10 @@ pub(super) async fn commit(
         aggregate_type: "User".to_owned(),
         version_field: "version".into(),
         metadata: Metadata::default(),
-    };
+    }
+}
+
+async fn write(store: &Arc<dyn Backend>, entry: LogEntry) -> Position {
     let unit = Unit {
         entries: vec![entry],
         ..Unit::default()
