@@ -5,15 +5,20 @@
 //! at a version or at a time, rebuilt byte for byte.
 
 mod doctor;
+mod follow;
 mod handle;
+mod lease;
 mod pages;
 mod range;
 mod rebuild;
 mod replay;
 mod state;
+mod subscription;
 
 pub use doctor::{DoctorReport, Finding, Problem};
+pub use follow::Logged;
 pub use handle::History;
 pub use range::{HistoryPage, VersionRange};
 pub use replay::Revision;
 pub use state::DocumentState;
+pub use subscription::{LogSubscription, LogSubscriptionHandle, LogSubscriptionState};
