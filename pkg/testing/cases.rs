@@ -110,6 +110,42 @@ macro_rules! conformance {
                 core a_closed_storage_refuses_calls,
                 durable everything_is_there_after_reopening,
             }
+            [history::states] {
+                core every_version_is_rebuilt_byte_for_byte,
+                core versions_that_never_were_are_not_found,
+                core histories_of_bad_names_and_closed_storages_are_refused,
+                core the_state_at_a_time,
+                core adopted_states_are_those_that_were_found,
+                core the_version_field_is_that_of_the_entry,
+                core events_alone_leave_the_state_as_it_was,
+            }
+            [history::pages] {
+                core versions_are_paged_in_both_directions,
+                core a_deleted_document_has_its_history,
+                core events_are_paged_with_their_versions,
+            }
+            [history::following] {
+                core catching_up_while_writers_write_loses_and_repeats_nothing,
+                core the_log_is_followed_from_now_and_from_a_cursor,
+                core the_log_of_a_closed_storage_ends,
+            }
+            [history::subscribing] {
+                core a_subscription_begins_at_the_beginning_or_now,
+                core a_subscription_continues_at_its_checkpoint,
+                core a_subscription_keeps_up_with_writers,
+                core a_failing_handler_is_called_again,
+                core subscriptions_of_one_name_take_turns,
+                core shutting_down_waits_for_the_handler,
+                core entries_can_be_subscribed_to,
+                core subscriptions_end_with_their_storage,
+                core a_stale_checkpoint_owner_is_refused,
+            }
+            [history::doctor] {
+                core what_the_storage_wrote_is_healthy,
+                core what_other_programs_did_is_found,
+                core declared_collections_are_checked_without_a_log,
+                core a_version_field_without_a_version_is_found,
+            }
         }
     };
 }

@@ -32,6 +32,7 @@ pub mod bus;
 mod cases;
 mod check;
 mod faults;
+pub mod history;
 pub mod storage;
 mod support;
 
