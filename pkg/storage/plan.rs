@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bson::RawDocumentBuf;
+use bson::{DateTime, RawDocumentBuf};
 use uuid::Uuid;
 
 use super::Inner;
@@ -28,6 +28,47 @@ pub(super) struct Planned {
     pub(super) entry: Arc<LogEntry>,
 }
 
+/// What all entries of one commit have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    commit: Uuid,
+    at: DateTime,
+}
+
+impl Stamp {
+    pub(super) fn new(storage: &Inner) -> Self {
+        Self {
+            commit: Uuid::now_v7(),
+            at: storage.clock.now(),
+        }
+    }
+
+    /// An entry of the commit that holds nothing yet.
+    pub(super) fn entry(
+        self,
+        key: &DocumentKey,
+        version: Version,
+        kind: EntryKind,
+        aggregate_type: String,
+        version_field: &str,
+    ) -> LogEntry {
+        LogEntry {
+            key: key.clone(),
+            version,
+            position: Position::START,
+            at: self.at,
+            commit: self.commit,
+            kind,
+            patch: None,
+            after: None,
+            events: Vec::new(),
+            aggregate_type,
+            version_field: version_field.into(),
+            metadata: Metadata::default(),
+        }
+    }
+}
+
 /// What a closure decided about one document.
 pub(super) struct Decision {
     /// The new document with the version field still to be set; `None` deletes.
@@ -45,6 +86,7 @@ impl Planned {
         codec: Codec<'_>,
         base: &Base,
         decision: Decision,
+        stamp: Stamp,
     ) -> Result<Option<Self>> {
         let Decision {
             after,
@@ -84,21 +126,9 @@ impl Planned {
         }
         events.extend(emitted);
 
-        let commit = Uuid::now_v7();
-        let at = storage.clock.now();
-        let blank = |version: Version, kind: EntryKind| LogEntry {
-            key: key.clone(),
-            version,
-            position: Position::START,
-            at,
-            commit,
-            kind,
-            patch: None,
-            after: None,
-            events: Vec::new(),
-            aggregate_type: mapper.aggregate_type(key.collection()),
-            version_field: codec.version_field.into(),
-            metadata: Metadata::default(),
+        let blank = |version: Version, kind: EntryKind| {
+            let aggregate = mapper.aggregate_type(key.collection());
+            stamp.entry(key, version, kind, aggregate, codec.version_field)
         };
         let adopted = base.adopt.map(|version| LogEntry {
             after: base.document.as_deref().cloned(),

@@ -2,10 +2,8 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use uuid::Uuid;
-
-use super::backend::{CommitFailure, EntryKind, LogEntry, LogRange, Position, Unit};
-use super::plan::logged;
+use super::backend::{CommitFailure, EntryKind, LogEntry, LogRange, Unit};
+use super::plan::{Stamp, logged};
 use super::retry::Attempts;
 use super::{Storage, UpdateOptions};
 use crate::document::{Diff, DocumentId, DocumentKey, Version, VersionConflict};
@@ -78,10 +76,11 @@ impl Storage {
                 return Ok(Appended { version, events });
             }
             let mut unit = Unit::default();
+            let stamp = Stamp::new(inner);
             for event in &events {
                 version = version.next();
                 unit.entries
-                    .push(self.stream_entry(&key, version, event, &options)?);
+                    .push(self.stream_entry(stamp, &key, version, event, &options)?);
             }
             let committed = inner
                 .engine
@@ -157,6 +156,7 @@ impl Storage {
 
     fn stream_entry(
         &self,
+        stamp: Stamp,
         key: &DocumentKey,
         version: Version,
         event: &NewEvent,
@@ -169,18 +169,15 @@ impl Storage {
             .split_once('-')
             .map_or(name.as_str(), |(first, _)| first);
         let entry = LogEntry {
-            key: key.clone(),
-            version,
-            position: Position::START,
-            at: self.inner.clock.now(),
-            commit: Uuid::now_v7(),
-            kind: EntryKind::Appended,
-            patch: None,
-            after: None,
             events: logged(store, key, version, vec![event.clone()], &nothing)?,
-            aggregate_type: category.to_owned(),
-            version_field: "version".into(),
             metadata: options.metadata.clone(),
+            ..stamp.entry(
+                key,
+                version,
+                EntryKind::Appended,
+                category.to_owned(),
+                "version",
+            )
         };
         super::plan::check_entry(&entry, self.inner.max_entry())?;
         Ok(entry)

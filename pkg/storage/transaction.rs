@@ -12,7 +12,7 @@ use super::backend::{CommitFailure, Unit};
 use super::base::Base;
 use super::codec::Codec;
 use super::engine::closed;
-use super::plan::{Decision, Planned};
+use super::plan::{Decision, Planned, Stamp};
 use super::retry::Attempts;
 use super::update::decide;
 use super::{
@@ -346,6 +346,7 @@ impl Inner {
     ) -> Result<Result<(), CommitFailure>> {
         let mut unit = Unit::default();
         let mut has_events = false;
+        let stamp = Stamp::new(self);
         for (key, touched) in touched {
             let codec = Codec {
                 key: &key,
@@ -363,7 +364,7 @@ impl Inner {
                     own
                 },
             };
-            match Planned::new(self, codec, &touched.base, decision)? {
+            match Planned::new(self, codec, &touched.base, decision, stamp)? {
                 Some(mut planned) => {
                     has_events |= !planned.entry.events.is_empty();
                     planned.add_to(&mut unit);

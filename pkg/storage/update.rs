@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::backend::{CommitFailure, LogEntry, Position, Unit};
 use super::base::Base;
 use super::codec::Codec;
-use super::plan::{Decision, Planned};
+use super::plan::{Decision, Planned, Stamp};
 use super::retry::Attempts;
 use super::turns::Turn;
 use super::{Change, CollectionSpec, Inner, UpdateContext, UpdateOptions};
@@ -139,7 +139,9 @@ impl<'a> Update<'a> {
             emitted,
             metadata,
         };
-        let Some(mut planned) = Planned::new(self.storage, self.codec(), &base, decision)? else {
+        let stamp = Stamp::new(self.storage);
+        let planned = Planned::new(self.storage, self.codec(), &base, decision, stamp)?;
+        let Some(mut planned) = planned else {
             return Ok(Ran::Done(self.unchanged(base)?));
         };
         let mut unit = Unit::default();
