@@ -146,6 +146,41 @@ macro_rules! conformance {
                 core declared_collections_are_checked_without_a_log,
                 core a_version_field_without_a_version_is_found,
             }
+            [storage::versions] {
+                core versions_start_at_one_and_rise_by_one,
+                core numbering_continues_after_deletion,
+                core each_expectation_accepts_what_it_says,
+                core a_stale_expected_version_fails_with_both_versions,
+                core an_expected_version_is_decided_on_committed_state,
+                core one_of_many_writers_at_one_expected_version_wins,
+                core the_version_field_may_have_another_name,
+                core a_version_field_without_a_version_is_corrupt,
+            }
+            [storage::concurrency] {
+                core many_tasks_increment_one_document,
+                core several_storages_increment_one_document,
+                multi_process two_clients_increment_one_document,
+                core many_documents_are_updated_at_once,
+                core racing_creations_and_deletions_keep_one_numbering,
+                core an_update_dropped_at_any_await_happened_or_did_not,
+                core a_dropped_transaction_or_append_happened_or_did_not,
+                core an_update_never_polled_again_holds_up_nobody,
+                core a_panicking_closure_leaves_everything_usable,
+            }
+            [storage::transactions] {
+                core a_transaction_changes_all_its_documents,
+                core a_failed_transaction_writes_nothing,
+                core a_transaction_reads_its_own_writes,
+                core a_transaction_that_loses_a_race_runs_again,
+                core a_transaction_that_keeps_losing_gives_up,
+                core documents_only_read_are_validated,
+                core a_transaction_that_only_reads_sees_one_state,
+                core transactions_in_opposite_order_finish,
+                core a_handle_is_of_no_use_after_the_end,
+                core one_refused_document_undoes_the_transaction,
+                core metadata_and_events_of_a_transaction_are_logged,
+                core a_transaction_adopts_foreign_changes,
+            }
         }
     };
 }
