@@ -1,7 +1,9 @@
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::backend::{Backend, CommitFailure, CommitReceipt, Unit};
@@ -37,6 +39,14 @@ impl Engine {
 
     pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    /// Does something to its end whether or not anybody waits for it.
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tasks.spawn(work)
     }
 
     /// Commits a unit. Dropping the future before the first poll has ended commits nothing; later, the

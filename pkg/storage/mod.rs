@@ -362,7 +362,10 @@ impl Inner {
     }
 
     async fn load(&self, key: &DocumentKey) -> Result<Loaded> {
-        let mut loaded = self.backend().load(std::slice::from_ref(key)).await?;
+        let (backend, keys) = (Arc::clone(self.backend()), [key.clone()]);
+        // In a task: a caller that is never polled again must not keep a connection.
+        let loading = self.engine.spawn(async move { backend.load(&keys).await });
+        let mut loaded = loading.await.map_err(|_| engine::closed())??;
         loaded.pop().ok_or_else(|| {
             Error::new(
                 ErrorKind::Corrupt,
@@ -383,12 +386,20 @@ impl Inner {
                 }
             }
         };
-        let open = || async {
-            let spec = self.spec(name);
-            self.backend().open_collection(&spec).await?;
-            Ok(Arc::new(spec))
-        };
-        cell.get_or_try_init(open).await.cloned()
+        if let Some(spec) = cell.get() {
+            return Ok(Arc::clone(spec));
+        }
+        let (backend, spec) = (Arc::clone(self.backend()), self.spec(name));
+        // In a task: the others that need the collection wait for whoever opens it, and a caller that
+        // is never polled again must hold up nobody.
+        let opening = self.engine.spawn(async move {
+            let open = || async {
+                backend.open_collection(&spec).await?;
+                Ok(Arc::new(spec))
+            };
+            cell.get_or_try_init(open).await.cloned()
+        });
+        opening.await.map_err(|_| engine::closed())?
     }
 
     fn spec(&self, name: &str) -> CollectionSpec {
