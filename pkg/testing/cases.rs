@@ -165,6 +165,7 @@ macro_rules! conformance {
                 core an_update_dropped_at_any_await_happened_or_did_not,
                 core a_dropped_transaction_or_append_happened_or_did_not,
                 core an_update_never_polled_again_holds_up_nobody,
+                core many_updates_never_polled_again_hold_up_nobody,
                 core a_panicking_closure_leaves_everything_usable,
             }
             [storage::transactions] {

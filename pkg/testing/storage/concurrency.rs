@@ -248,6 +248,32 @@ pub async fn an_update_never_polled_again_holds_up_nobody(store: &dyn TestStore)
     .await;
 }
 
+/// The same with more of them than a client has connections, stopped at their first awaits.
+pub async fn many_updates_never_polled_again_hold_up_nobody(store: &dyn TestStore) {
+    let storage = open(store).await;
+    let counters = storage.collection::<Counter>("counters");
+    counters.update(-1, Counter::incremented).await.unwrap();
+    let mut held = Vec::new();
+    for id in 0..48 {
+        let mut update = Box::pin(counters.update(id, Counter::incremented));
+        if poll_and_drop(update.as_mut(), 1).await.is_none() {
+            held.push(update);
+        }
+    }
+    counters.update(-1, Counter::incremented).await.unwrap();
+    for id in 0..4 {
+        counters.update(id, Counter::incremented).await.unwrap();
+    }
+    drop(held);
+    for id in -1..4 {
+        check_log(
+            storage.backend().as_ref(),
+            &DocumentKey::new("counters", id),
+        )
+        .await;
+    }
+}
+
 /// A closure that panics writes nothing and leaves everything usable, alone and in a transaction.
 pub async fn a_panicking_closure_leaves_everything_usable(store: &dyn TestStore) {
     let storage = open(store).await;
