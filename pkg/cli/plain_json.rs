@@ -6,8 +6,7 @@
 use std::fmt;
 
 use bson::{Bson, Document};
-use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 /// Why a text has no BSON form, and where.
 #[derive(Debug, PartialEq)]

@@ -37,10 +37,22 @@ async fn document_and_entry_appear_together() {
     let log = world.backend.read_log(&range).await.unwrap();
     let versions: Vec<_> = log.iter().map(|entry| entry.version.get()).collect();
     assert_eq!(versions, [1, 2, 3]);
-    assert!(log.windows(2).all(|pair| pair[0].position < pair[1].position));
-    let until = LogRange { until: Some(log[1].position), newest_first: true, ..range };
+    assert!(
+        log.windows(2)
+            .all(|pair| pair[0].position < pair[1].position)
+    );
+    let until = LogRange {
+        until: Some(log[1].position),
+        newest_first: true,
+        ..range
+    };
     let log = world.backend.read_log(&until).await.unwrap();
-    assert_eq!(log.iter().map(|entry| entry.version.get()).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(
+        log.iter()
+            .map(|entry| entry.version.get())
+            .collect::<Vec<_>>(),
+        [2, 1]
+    );
 }
 
 #[tokio::test]
@@ -68,23 +80,39 @@ async fn odd_documents_are_stored_byte_for_byte_when_created_and_when_replaced()
     let mut version = 0;
     for (name, document) in odd_documents() {
         let unit = put_document(&key, Condition::Absent, version + 1, &document);
-        world.commit(unit).await.unwrap_or_else(|e| panic!("creating {name}: {e:?}"));
+        world
+            .commit(unit)
+            .await
+            .unwrap_or_else(|e| panic!("creating {name}: {e:?}"));
         let stored = world.stored(1).await.unwrap();
         assert_eq!(stored.as_bytes(), document.as_bytes(), "created: {name}");
-        assert_eq!(world.load(1).await.document.unwrap().as_bytes(), document.as_bytes(), "{name}");
+        assert_eq!(
+            world.load(1).await.document.unwrap().as_bytes(),
+            document.as_bytes(),
+            "{name}"
+        );
 
         let plain = rawdoc! { "_id": 1, "version": 1_i64, "other": true };
         let condition = Condition::Version(Version::new(1));
         let unit = put_document(&key, condition, version + 2, &plain);
-        world.commit(unit).await.unwrap_or_else(|e| panic!("leaving {name}: {e:?}"));
+        world
+            .commit(unit)
+            .await
+            .unwrap_or_else(|e| panic!("leaving {name}: {e:?}"));
         let unit = put_document(&key, condition, version + 3, &document);
-        world.commit(unit).await.unwrap_or_else(|e| panic!("replacing by {name}: {e:?}"));
+        world
+            .commit(unit)
+            .await
+            .unwrap_or_else(|e| panic!("replacing by {name}: {e:?}"));
         let stored = world.stored(1).await.unwrap();
         assert_eq!(stored.as_bytes(), document.as_bytes(), "replaced: {name}");
 
         let mut gone = delete(&key, 1);
         gone.entries[0].version = Version::new(version + 4);
-        world.commit(gone).await.unwrap_or_else(|e| panic!("deleting {name}: {e:?}"));
+        world
+            .commit(gone)
+            .await
+            .unwrap_or_else(|e| panic!("deleting {name}: {e:?}"));
         version += 4;
     }
 }
@@ -99,7 +127,10 @@ async fn a_document_with_a_key_twice_is_refused_before_it_ends_the_server() {
     below.append(cstr!("list"), bson::rawbson!([twice.clone()]));
     for document in [twice, below] {
         for condition in [Condition::Absent, Condition::Version(Version::new(1))] {
-            match world.commit(put_document(&key, condition, 1, &document)).await {
+            match world
+                .commit(put_document(&key, condition, 1, &document))
+                .await
+            {
                 Err(CommitFailure::Refused { unit: 0, error }) => {
                     assert_eq!(error.kind(), ErrorKind::Serialization, "{error:?}");
                 }
@@ -138,8 +169,14 @@ async fn an_entry_that_is_there_already_conflicts() {
     let world = world().await;
     let key = user("a");
     world.commit(create(&key, 1)).await.unwrap();
-    let unit = Unit { entries: vec![entry(&key, 1, EntryKind::Adopted)], ..Unit::default() };
-    assert!(matches!(world.commit(unit).await, Err(CommitFailure::Conflict { .. })));
+    let unit = Unit {
+        entries: vec![entry(&key, 1, EntryKind::Adopted)],
+        ..Unit::default()
+    };
+    assert!(matches!(
+        world.commit(unit).await,
+        Err(CommitFailure::Conflict { .. })
+    ));
 }
 
 #[tokio::test]
@@ -149,13 +186,19 @@ async fn all_units_or_none() {
     world.commit(create(&c, 1)).await.unwrap();
     let units = [create(&a, 1), create(&b, 1), update(&c, 5, 2)];
     let failure = world.backend.commit(&units, soon()).await.unwrap_err();
-    assert!(matches!(failure, CommitFailure::Conflict { .. }), "{failure:?}");
+    assert!(
+        matches!(failure, CommitFailure::Conflict { .. }),
+        "{failure:?}"
+    );
     assert!(world.stored("a").await.is_none() && world.stored("b").await.is_none());
     let units = [create(&a, 1), create(&b, 1), update(&c, 1, 2)];
     world.backend.commit(&units, soon()).await.unwrap();
     let keys = [c.clone(), user("missing"), a.clone(), b, a];
     let loaded = world.backend.load(&keys).await.unwrap();
-    let versions: Vec<_> = loaded.iter().map(|one| one.head.map(|head| head.version.get())).collect();
+    let versions: Vec<_> = loaded
+        .iter()
+        .map(|one| one.head.map(|head| head.version.get()))
+        .collect();
     assert_eq!(versions, [Some(2), None, Some(1), Some(1), Some(1)]);
     assert_eq!(loaded[2].document, loaded[4].document);
 }
@@ -239,26 +282,48 @@ async fn records_live_and_die_with_their_unit() {
         key: key.into(),
         value: rawdoc! { "n": n },
     };
-    let write = |records| Unit { records, ..Unit::default() };
+    let write = |records| Unit {
+        records,
+        ..Unit::default()
+    };
     let inserts = ["b", "a", "c"].map(|key| RecordWrite::Insert(record(key, 1)));
     world.commit(write(inserts.to_vec())).await.unwrap();
     let mut unit = create(&user("u"), 1);
     unit.records = vec![RecordWrite::Insert(record("a", 2))];
-    assert!(matches!(world.commit(unit).await, Err(CommitFailure::Conflict { .. })));
+    assert!(matches!(
+        world.commit(unit).await,
+        Err(CommitFailure::Conflict { .. })
+    ));
     assert!(world.stored("u").await.is_none());
     let unit = write(vec![
         RecordWrite::Put(record("a", 3)),
         RecordWrite::Put(record("d", 3)),
-        RecordWrite::Delete { kind: "k".into(), key: "c".into() },
-        RecordWrite::Delete { kind: "k".into(), key: "nobody".into() },
+        RecordWrite::Delete {
+            kind: "k".into(),
+            key: "c".into(),
+        },
+        RecordWrite::Delete {
+            kind: "k".into(),
+            key: "nobody".into(),
+        },
     ]);
     world.commit(unit).await.unwrap();
     let all = world.backend.read_records("k", None, 10).await.unwrap();
     assert_eq!(all, [record("a", 3), record("b", 1), record("d", 3)]);
     let some = world.backend.read_records("k", Some("a"), 1).await.unwrap();
     assert_eq!(some, [record("b", 1)]);
-    assert!(world.backend.read_records("other", None, 10).await.unwrap().is_empty());
-    assert_eq!(world.backend.read_record("k", "d").await.unwrap(), Some(record("d", 3)));
+    assert!(
+        world
+            .backend
+            .read_records("other", None, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        world.backend.read_record("k", "d").await.unwrap(),
+        Some(record("d", 3))
+    );
     assert_eq!(world.backend.read_record("k", "c").await.unwrap(), None);
 }
 
@@ -286,13 +351,24 @@ async fn the_largest_document_fits_with_its_entry_and_one_byte_more_is_too_large
 
     let (_, unit) = sized(largest + 1);
     match world.commit(unit).await {
-        Err(CommitFailure::Refused { unit: 0, error }) => assert_eq!(error.kind(), ErrorKind::TooLarge),
+        Err(CommitFailure::Refused { unit: 0, error }) => {
+            assert_eq!(error.kind(), ErrorKind::TooLarge)
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(world.log_entries().await, 0);
     let (key, unit) = sized(largest);
     world.commit(unit).await.unwrap();
-    assert_eq!(world.load("user123").await.document.unwrap().as_bytes().len(), largest);
+    assert_eq!(
+        world
+            .load("user123")
+            .await
+            .document
+            .unwrap()
+            .as_bytes()
+            .len(),
+        largest
+    );
 
     // A document that exists may grow to the limit of documents.
     let (_, full) = sized(limits.max_document_bytes);
@@ -301,13 +377,18 @@ async fn the_largest_document_fits_with_its_entry_and_one_byte_more_is_too_large
     let grown = put_document(&key, one, 2, &document);
     // Under pressure on its cache the server answers with a conflict; trying again helps.
     while let Err(failure) = world.commit(grown.clone()).await {
-        assert!(matches!(failure, CommitFailure::Conflict { .. }), "{failure:?}");
+        assert!(
+            matches!(failure, CommitFailure::Conflict { .. }),
+            "{failure:?}"
+        );
         assert!(Instant::now() < deadline, "{failure:?}");
     }
     let mut over: RawDocumentBuf = document;
     over.append(cstr!("x"), 1);
     match world.commit(put_document(&key, one, 3, &over)).await {
-        Err(CommitFailure::Refused { unit: 0, error }) => assert_eq!(error.kind(), ErrorKind::TooLarge),
+        Err(CommitFailure::Refused { unit: 0, error }) => {
+            assert_eq!(error.kind(), ErrorKind::TooLarge)
+        }
         other => panic!("{other:?}"),
     }
     // Many large ones are split into several commands.
@@ -320,7 +401,20 @@ async fn the_largest_document_fits_with_its_entry_and_one_byte_more_is_too_large
         })
         .collect();
     world.backend.commit(&units, soon()).await.unwrap();
-    assert_eq!(world.backend.load(&units.iter().map(|u| u.writes[0].key.clone()).collect::<Vec<_>>()).await.unwrap().len(), 5);
+    assert_eq!(
+        world
+            .backend
+            .load(
+                &units
+                    .iter()
+                    .map(|u| u.writes[0].key.clone())
+                    .collect::<Vec<_>>()
+            )
+            .await
+            .unwrap()
+            .len(),
+        5
+    );
 }
 
 #[tokio::test]
@@ -338,13 +432,22 @@ async fn foreign_numbers_are_versions_and_ids() {
         .unwrap();
     let keys: Vec<_> = (1..=4).map(user).collect();
     let loaded = world.backend.load(&keys).await.unwrap();
-    assert!(loaded.iter().all(|one| one.document.is_some() && one.head.is_none()));
+    assert!(
+        loaded
+            .iter()
+            .all(|one| one.document.is_some() && one.head.is_none())
+    );
     for key in &keys[..3] {
         let alone = world.backend.load(std::slice::from_ref(key)).await.unwrap();
         assert!(alone[0].document.is_some());
         world.commit(update(key, 5, 1)).await.unwrap();
     }
-    let unit = put_document(&keys[3], Condition::Unversioned, 1, &content(&keys[3], 1, 1));
+    let unit = put_document(
+        &keys[3],
+        Condition::Unversioned,
+        1,
+        &content(&keys[3], 1, 1),
+    );
     world.commit(unit).await.unwrap();
 }
 
@@ -355,11 +458,22 @@ async fn the_version_field_can_have_another_name() {
     world.backend.open_collection(&spec).await.unwrap();
     let key = user("a");
     let first = rawdoc! { "_id": "a", "version": "text", "rev": 1_i64 };
-    world.commit(put_document(&key, Condition::Absent, 1, &first)).await.unwrap();
+    world
+        .commit(put_document(&key, Condition::Absent, 1, &first))
+        .await
+        .unwrap();
     let second = rawdoc! { "_id": "a", "version": [], "rev": 2_i64 };
     let one = Condition::Version(Version::new(1));
-    world.commit(put_document(&key, one, 2, &second)).await.unwrap();
-    assert!(world.commit(put_document(&key, one, 3, &second)).await.is_err());
+    world
+        .commit(put_document(&key, one, 2, &second))
+        .await
+        .unwrap();
+    assert!(
+        world
+            .commit(put_document(&key, one, 3, &second))
+            .await
+            .is_err()
+    );
     for bad in ["", "_id", "a.b", "$a"] {
         let spec = CollectionSpec::new("users").with_version_field(bad);
         let error = world.backend.open_collection(&spec).await.unwrap_err();

@@ -21,13 +21,18 @@ async fn of_two_units_with_crossed_checks_exactly_one_commits() {
         let mut right = update(&b, 1, 2);
         right.checks = vec![(a.clone(), ONE)];
         let (left, right) = ([left], [right]);
-        let (left, right) =
-            tokio::join!(world.backend.commit(&left, soon()), other.commit(&right, soon()));
+        let (left, right) = tokio::join!(
+            world.backend.commit(&left, soon()),
+            other.commit(&right, soon())
+        );
         // With luck both fail; both together would be write skew.
         let committed = usize::from(left.is_ok()) + usize::from(right.is_ok());
         assert!(committed <= 1, "round {round}: {left:?} {right:?}");
         for failure in [left.err(), right.err()].into_iter().flatten() {
-            assert!(matches!(failure, CommitFailure::Conflict { .. }), "{failure:?}");
+            assert!(
+                matches!(failure, CommitFailure::Conflict { .. }),
+                "{failure:?}"
+            );
         }
     }
 }
@@ -44,8 +49,10 @@ async fn of_two_units_that_each_need_the_others_document_absent_exactly_one_comm
         let mut right = create(&b, 1);
         right.checks = vec![(a.clone(), Condition::Absent)];
         let (left, right) = ([left], [right]);
-        let (left, right) =
-            tokio::join!(world.backend.commit(&left, soon()), other.commit(&right, soon()));
+        let (left, right) = tokio::join!(
+            world.backend.commit(&left, soon()),
+            other.commit(&right, soon())
+        );
         let committed = usize::from(left.is_ok()) + usize::from(right.is_ok());
         assert!(committed <= 1, "round {round}: {left:?} {right:?}");
         successes += committed;
@@ -81,7 +88,10 @@ async fn checks_leave_the_bytes_alone_and_fail_on_a_changed_document() {
     unit.checks.push((user("nobody"), Condition::Absent));
     world.commit(unit.clone()).await.unwrap();
     for document in &documents {
-        let stored = world.stored(document.get_i32("_id").unwrap()).await.unwrap();
+        let stored = world
+            .stored(document.get_i32("_id").unwrap())
+            .await
+            .unwrap();
         assert_eq!(stored.as_bytes(), document.to_vec().unwrap());
     }
     for (id, condition) in [
@@ -113,7 +123,10 @@ async fn thirty_two_writers_at_one_version_have_one_winner() {
     let winners: Vec<_> = (0..32).filter(|n| outcomes[*n].is_ok()).collect();
     assert_eq!(winners.len(), 1);
     for failure in outcomes.into_iter().filter_map(Result::err) {
-        assert!(matches!(failure, CommitFailure::Conflict { .. }), "{failure:?}");
+        assert!(
+            matches!(failure, CommitFailure::Conflict { .. }),
+            "{failure:?}"
+        );
     }
     let stored = world.stored("a").await.unwrap();
     assert_eq!(stored.get_i32("n").unwrap(), winners[0] as i32);
@@ -134,7 +147,11 @@ async fn a_dropped_commit_leaves_nothing_locked() {
         std::future::poll_fn(|context| {
             left -= 1;
             let ready = commit.as_mut().poll(context).is_ready();
-            if ready || left == 0 { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if ready || left == 0 {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
         drop(commit);
@@ -150,7 +167,10 @@ async fn a_dropped_commit_leaves_nothing_locked() {
                 version = found + 1;
                 break;
             }
-            assert!(std::time::Instant::now() < deadline, "locked after {polls} polls");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "locked after {polls} polls"
+            );
         }
     }
 }

@@ -10,7 +10,10 @@ use crate::world::{World, world};
 
 async fn ids(world: &World, query: Query) -> Vec<i32> {
     let found = world.backend.query("users", &query).await.unwrap();
-    found.iter().map(|document| document.get_i32("_id").unwrap()).collect()
+    found
+        .iter()
+        .map(|document| document.get_i32("_id").unwrap())
+        .collect()
 }
 
 async fn filled(documents: Vec<Document>) -> World {
@@ -43,8 +46,15 @@ async fn conditions_match_values_and_array_elements() {
     assert_eq!(ids(&world, q().equal("a", doc! { "$x": 1 })).await, [8]);
     assert_eq!(ids(&world, q().equal("s", regex.clone())).await, [6]);
     assert_eq!(ids(&world, q().is_in("a", [9, 5])).await, [1, 2, 3, 7]);
-    assert_eq!(ids(&world, q().is_in("s", [regex, "abc".into()])).await, [5, 6]);
-    assert!(ids(&world, q().is_in("a", Vec::<i32>::new())).await.is_empty());
+    assert_eq!(
+        ids(&world, q().is_in("s", [regex, "abc".into()])).await,
+        [5, 6]
+    );
+    assert!(
+        ids(&world, q().is_in("a", Vec::<i32>::new()))
+            .await
+            .is_empty()
+    );
     // No element of [1, 9] lies within; MongoDB's own { $gte, $lte } would say so.
     assert_eq!(ids(&world, q().range("a", 4..=6)).await, [1, 3, 7]);
     assert_eq!(ids(&world, q().range("a", 6..)).await, [2]);
@@ -56,7 +66,10 @@ async fn conditions_match_values_and_array_elements() {
     assert_eq!(ids(&world, q().contains("s", "a.b*c")).await, [1, 2]);
     assert_eq!(ids(&world, q().contains("s", "X")).await, [3]);
     assert!(ids(&world, q().contains("s", "\0\\E$")).await.is_empty());
-    assert_eq!(ids(&world, q().equal("a", 5).contains("s", "b")).await, [1, 3]);
+    assert_eq!(
+        ids(&world, q().equal("a", 5).contains("s", "b")).await,
+        [1, 3]
+    );
 }
 
 #[tokio::test]
@@ -65,7 +78,10 @@ async fn sorted_limited_and_paged() {
     let q = Query::new;
     let by_g = || q().sort("g", Order::Descending);
     assert_eq!(ids(&world, by_g().limit(4)).await, [2, 5, 8, 1]);
-    assert_eq!(ids(&world, q().sort("_id", Order::Descending).limit(2)).await, [9, 8]);
+    assert_eq!(
+        ids(&world, q().sort("_id", Order::Descending).limit(2)).await,
+        [9, 8]
+    );
     assert_eq!(ids(&world, by_g().page(2, 4)).await, [4, 7, 3, 6]);
     assert_eq!(ids(&world, q().after(4).limit(3)).await, [5, 6, 7]);
     assert!(ids(&world, q().limit(0)).await.is_empty());
@@ -86,7 +102,10 @@ async fn keyset_pages_cross_the_types_of_ids() {
         DocumentId::from(ObjectId::from_bytes([2; 12])),
     ];
     expected.sort();
-    let documents = expected.iter().map(|id| doc! { "_id": Bson::from(id.clone()) }).collect();
+    let documents = expected
+        .iter()
+        .map(|id| doc! { "_id": Bson::from(id.clone()) })
+        .collect();
     let world = filled(documents).await;
     let mut seen = Vec::new();
     let mut query = Query::new().limit(1);

@@ -22,7 +22,10 @@ async fn heads_of_missing_foreign_and_restored_documents_are_found() {
     set("jumped", 9).await;
     set("restored", 1).await;
     users.delete_one(doc! { "_id": "gone" }).await.unwrap();
-    users.insert_one(doc! { "_id": "odd", "version": "seven" }).await.unwrap();
+    users
+        .insert_one(doc! { "_id": "odd", "version": "seven" })
+        .await
+        .unwrap();
 
     let ids = ["jumped", "restored", "gone", "same", "odd", "never"];
     let keys = ids.map(user);
@@ -74,7 +77,9 @@ async fn a_head_is_never_older_than_its_document_under_writers() {
         let mut loaded = world.backend.load(&keys).await.unwrap();
         loaded.extend(world.backend.load(&keys[..1]).await.unwrap());
         for one in loaded {
-            let version = version_of(&one.document.unwrap(), "version").unwrap().unwrap();
+            let version = version_of(&one.document.unwrap(), "version")
+                .unwrap()
+                .unwrap();
             assert!(one.head.unwrap().version >= version);
         }
     }
@@ -84,10 +89,15 @@ async fn a_head_is_never_older_than_its_document_under_writers() {
 #[tokio::test]
 async fn a_damaged_entry_is_corrupt_and_named() {
     let world = world().await;
-    let unit = Unit { entries: vec![entry(&user("a"), 1, EntryKind::Appended)], ..Unit::default() };
+    let unit = Unit {
+        entries: vec![entry(&user("a"), 1, EntryKind::Appended)],
+        ..Unit::default()
+    };
     world.commit(unit).await.unwrap();
     let log = world.database().collection::<Document>("nodestorage.log");
-    log.update_one(doc! {}, doc! { "$set": { "kind": "odd" } }).await.unwrap();
+    log.update_one(doc! {}, doc! { "$set": { "kind": "odd" } })
+        .await
+        .unwrap();
     let error = world.backend.load(&[user("a")]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }

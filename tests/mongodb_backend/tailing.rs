@@ -14,7 +14,9 @@ type Item = nodestorage::Result<TailItem>;
 
 async fn next(tail: &mut (impl Stream<Item = Item> + Unpin)) -> TailItem {
     let item = tokio::time::timeout(Duration::from_secs(30), tail.next()).await;
-    item.expect("the tail says nothing").expect("the tail has ended").unwrap()
+    item.expect("the tail says nothing")
+        .expect("the tail has ended")
+        .unwrap()
 }
 
 /// Entries up to the first idle item, with the cursor behind each, and the cursor of the idle item.
@@ -46,7 +48,10 @@ async fn until_passed(
 }
 
 fn names(entries: &[(LogEntry, Cursor)]) -> Vec<String> {
-    entries.iter().map(|(entry, _)| format!("{}@{}", entry.key.id(), entry.version)).collect()
+    entries
+        .iter()
+        .map(|(entry, _)| format!("{}@{}", entry.key.id(), entry.version))
+        .collect()
 }
 
 async fn fill(world: &World, count: i32) -> CommitReceipt {
@@ -61,7 +66,10 @@ async fn from_the_beginning_then_live() {
     let mut tail = world.backend.tail(TailFrom::Beginning);
     let (past, _) = until_idle(&mut tail).await;
     assert_eq!(past.len(), 600);
-    assert!(past.windows(2).all(|pair| pair[0].0.position < pair[1].0.position));
+    assert!(
+        past.windows(2)
+            .all(|pair| pair[0].0.position < pair[1].0.position)
+    );
     let units = [update(&user(1), 1, 2), update(&user(2), 1, 2)];
     let receipt = world.backend.commit(&units, soon()).await.unwrap();
     let live = until_passed(&mut tail, receipt).await;
@@ -99,7 +107,10 @@ async fn every_cursor_continues_where_it_stands() {
         let mut tail = world.backend.tail(TailFrom::After(cursor.clone()));
         let rest = names(&until_passed(&mut tail, receipt).await);
         let missing = names(&all[index + 1..]);
-        assert!(missing.iter().all(|name| rest.contains(name)), "{index}: {rest:?}");
+        assert!(
+            missing.iter().all(|name| rest.contains(name)),
+            "{index}: {rest:?}"
+        );
         // Behind live entries, even in the middle of a commit, nothing repeats.
         if index >= 5 {
             assert_eq!(rest, missing, "{index}");
@@ -155,9 +166,14 @@ async fn a_lost_token_falls_back_to_the_log_and_loses_nothing() {
         rawdoc! { "what": "is this" },
     ];
     for token in bogus {
-        let cursor = Cursor { position: idle.position, token: token.clone() };
+        let cursor = Cursor {
+            position: idle.position,
+            token: token.clone(),
+        };
         let mut tail = world.backend.tail(TailFrom::After(cursor));
-        let seen: BTreeSet<_> = names(&until_passed(&mut tail, receipt).await).into_iter().collect();
+        let seen: BTreeSet<_> = names(&until_passed(&mut tail, receipt).await)
+            .into_iter()
+            .collect();
         assert!(seen.contains("1@2"), "{token:?}: {seen:?}");
     }
 }
@@ -174,7 +190,10 @@ async fn a_transaction_open_during_the_scan_is_not_lost() {
     log.insert_one(late).session(&mut session).await.unwrap();
     fill(&world, 5).await;
     let mut tail = world.backend.tail(TailFrom::Beginning);
-    let TailItem::Entry { cursor: in_scan, .. } = next(&mut tail).await else {
+    let TailItem::Entry {
+        cursor: in_scan, ..
+    } = next(&mut tail).await
+    else {
         panic!("no entry");
     };
     let mut entries = 0;
@@ -188,7 +207,10 @@ async fn a_transaction_open_during_the_scan_is_not_lost() {
     // After a crash in the middle of the scan as well.
     let mut tail = world.backend.tail(TailFrom::After(in_scan));
     let again = names(&until_passed(&mut tail, receipt).await);
-    assert!(again.contains(&"late@1".to_owned()) && again.contains(&"4@1".to_owned()), "{again:?}");
+    assert!(
+        again.contains(&"late@1".to_owned()) && again.contains(&"4@1".to_owned()),
+        "{again:?}"
+    );
 }
 
 #[tokio::test]
@@ -205,7 +227,13 @@ async fn a_scan_that_outlives_its_snapshot_goes_on() {
                 seen.insert(entry.key);
             }
         }
-        fail(&world.client, &app, 1, doc! { "failCommands": ["find"], "errorCode": code }).await;
+        fail(
+            &world.client,
+            &app,
+            1,
+            doc! { "failCommands": ["find"], "errorCode": code },
+        )
+        .await;
     }
     let (rest, _) = until_idle(&mut tail).await;
     seen.extend(rest.into_iter().map(|(entry, _)| entry.key));
@@ -277,7 +305,12 @@ async fn a_dropped_log_and_a_closed_store_end_the_tail() {
     until_idle(&mut tail).await;
     let mut closed = world.another("").await.tail(TailFrom::Now);
     until_idle(&mut closed).await;
-    world.database().collection::<Document>("nodestorage.log").drop().await.unwrap();
+    world
+        .database()
+        .collection::<Document>("nodestorage.log")
+        .drop()
+        .await
+        .unwrap();
     let error = loop {
         if let Err(error) = tail.next().await.expect("an error comes first") {
             break error;
@@ -290,7 +323,10 @@ async fn a_dropped_log_and_a_closed_store_end_the_tail() {
     let mut tail = world.backend.tail(TailFrom::Now);
     until_idle(&mut tail).await;
     world.backend.close().await;
-    assert_eq!(tail.next().await.unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(
+        tail.next().await.unwrap().unwrap_err().kind(),
+        ErrorKind::Closed
+    );
     assert!(tail.next().await.is_none());
 }
 

@@ -17,7 +17,10 @@ async fn a_commit_whose_answer_was_lost_is_counted_once() {
         // The connection breaks before the command runs, more often than the driver retries.
         let lost = doc! { "failCommands": ["commitTransaction"], "closeConnection": true };
         fail(&world.client, &app, times, lost).await;
-        backend.commit(&[update(&key, round, 1)], soon()).await.unwrap();
+        backend
+            .commit(&[update(&key, round, 1)], soon())
+            .await
+            .unwrap();
         assert_eq!(world.load("a").await.head.unwrap().version, round + 1);
     }
     assert_eq!(world.log_entries().await, 5);
@@ -36,7 +39,10 @@ async fn a_commit_that_went_through_and_was_not_confirmed_is_counted_once() {
             "writeConcernError": { "code": code, "errmsg": "not confirmed" },
         };
         fail(&world.client, &app, 4, unconfirmed).await;
-        backend.commit(&[update(&key, round, 1)], soon()).await.unwrap();
+        backend
+            .commit(&[update(&key, round, 1)], soon())
+            .await
+            .unwrap();
         assert_eq!(world.load("a").await.head.unwrap().version, round + 1);
     }
     assert_eq!(world.log_entries().await, 4);
@@ -54,12 +60,20 @@ async fn an_outcome_that_stays_unknown_is_said_at_the_deadline() {
     fail(&world.client, &app, 10_000, unconfirmed).await;
     let started = Instant::now();
     let deadline = started + Duration::from_millis(600);
-    let failure = backend.commit(&[create(&user("a"), 1)], deadline).await.unwrap_err();
+    let failure = backend
+        .commit(&[create(&user("a"), 1)], deadline)
+        .await
+        .unwrap_err();
     assert!(matches!(failure, CommitFailure::Unknown(_)), "{failure:?}");
     assert_eq!(failure.into_error().kind(), ErrorKind::CommitUnknown);
     assert!(started.elapsed() < Duration::from_secs(5));
     let off = doc! { "configureFailPoint": "failCommand", "mode": "off" };
-    world.client.database("admin").run_command(off).await.unwrap();
+    world
+        .client
+        .database("admin")
+        .run_command(off)
+        .await
+        .unwrap();
     // It was committed, as it happens.
     assert!(world.stored("a").await.is_some());
 }
@@ -75,8 +89,14 @@ async fn a_transaction_that_the_server_dropped_wrote_nothing_and_says_so() {
             "errorCode": 251, "errorLabels": ["TransientTransactionError"],
         };
         fail(&world.client, &app, 1, gone).await;
-        let failure = backend.commit(&[create(&user("a"), 1)], soon()).await.unwrap_err();
-        assert!(matches!(failure, CommitFailure::Conflict { .. }), "{command}: {failure:?}");
+        let failure = backend
+            .commit(&[create(&user("a"), 1)], soon())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(failure, CommitFailure::Conflict { .. }),
+            "{command}: {failure:?}"
+        );
         assert!(world.stored("a").await.is_none());
     }
     world.commit(create(&user("a"), 1)).await.unwrap();
@@ -97,16 +117,35 @@ async fn failures_of_statements_are_told_apart() {
         (50, Some(ErrorKind::Timeout)),
         (13, Some(ErrorKind::InvalidConfig)),
     ] {
-        fail(&world.client, &app, 1, doc! { "failCommands": ["insert"], "errorCode": code }).await;
-        let failure = backend.commit(&[create(&user("a"), 1)], soon()).await.unwrap_err();
+        fail(
+            &world.client,
+            &app,
+            1,
+            doc! { "failCommands": ["insert"], "errorCode": code },
+        )
+        .await;
+        let failure = backend
+            .commit(&[create(&user("a"), 1)], soon())
+            .await
+            .unwrap_err();
         match (kind, &failure) {
             (None, CommitFailure::Conflict { .. }) => {}
             (Some(kind), CommitFailure::Failed(error)) => assert_eq!(error.kind(), kind, "{code}"),
             _ => panic!("{code}: {failure:?}"),
         }
     }
-    fail(&world.client, &app, 1, doc! { "failCommands": ["insert"], "closeConnection": true }).await;
-    match backend.commit(&[create(&user("a"), 1)], soon()).await.unwrap_err() {
+    fail(
+        &world.client,
+        &app,
+        1,
+        doc! { "failCommands": ["insert"], "closeConnection": true },
+    )
+    .await;
+    match backend
+        .commit(&[create(&user("a"), 1)], soon())
+        .await
+        .unwrap_err()
+    {
         CommitFailure::Failed(error) => assert_eq!(error.kind(), ErrorKind::Unavailable),
         other => panic!("{other:?}"),
     }
@@ -123,12 +162,21 @@ async fn a_deadline_in_the_middle_of_a_statement_writes_nothing_and_locks_nothin
     let slow = doc! { "failCommands": ["insert"], "blockConnection": true, "blockTimeMS": 1_500 };
     fail(&world.client, &app, 2, slow).await;
     let deadline = Instant::now() + Duration::from_millis(200);
-    match backend.commit(&[create(&user("a"), 1)], deadline).await.unwrap_err() {
+    match backend
+        .commit(&[create(&user("a"), 1)], deadline)
+        .await
+        .unwrap_err()
+    {
         CommitFailure::Failed(error) => assert_eq!(error.kind(), ErrorKind::Timeout),
         other => panic!("{other:?}"),
     }
     let deadline = soon();
-    while world.backend.commit(&[create(&user("a"), 1)], deadline).await.is_err() {
+    while world
+        .backend
+        .commit(&[create(&user("a"), 1)], deadline)
+        .await
+        .is_err()
+    {
         assert!(Instant::now() < deadline, "still locked");
     }
 }
@@ -139,6 +187,16 @@ async fn reads_survive_a_broken_connection() {
     let app = format!("reads-{}", &*world.name);
     let backend = world.another(&format!("appName={app}")).await;
     world.commit(create(&user("a"), 1)).await.unwrap();
-    fail(&world.client, &app, 1, doc! { "failCommands": ["find"], "closeConnection": true }).await;
-    assert!(backend.load(&[user("a")]).await.unwrap()[0].document.is_some());
+    fail(
+        &world.client,
+        &app,
+        1,
+        doc! { "failCommands": ["find"], "closeConnection": true },
+    )
+    .await;
+    assert!(
+        backend.load(&[user("a")]).await.unwrap()[0]
+            .document
+            .is_some()
+    );
 }

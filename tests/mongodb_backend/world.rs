@@ -28,8 +28,13 @@ pub(crate) async fn world() -> World {
     let mongod = Mongod::shared();
     let name = mongod.fresh_database();
     let client = mongod.client().await;
-    let backend = MongoBackend::from_client(client.clone(), &name).await.unwrap();
-    backend.open_collection(&CollectionSpec::new("users")).await.unwrap();
+    let backend = MongoBackend::from_client(client.clone(), &name)
+        .await
+        .unwrap();
+    backend
+        .open_collection(&CollectionSpec::new("users"))
+        .await
+        .unwrap();
     World {
         name,
         client,
@@ -53,8 +58,13 @@ impl World {
     /// A second process, as far as the server can tell; `options` go into its URL.
     pub(crate) async fn another(&self, options: &str) -> MongoBackend {
         let url = url(&self.name, options);
-        let backend = MongoBackend::connect(&url, MongoOptions::default()).await.unwrap();
-        backend.open_collection(&CollectionSpec::new("users")).await.unwrap();
+        let backend = MongoBackend::connect(&url, MongoOptions::default())
+            .await
+            .unwrap();
+        backend
+            .open_collection(&CollectionSpec::new("users"))
+            .await
+            .unwrap();
         backend
     }
 
@@ -74,7 +84,9 @@ impl World {
     }
 
     pub(crate) async fn log_entries(&self) -> u64 {
-        let log = self.database().collection::<RawDocumentBuf>("nodestorage.log");
+        let log = self
+            .database()
+            .collection::<RawDocumentBuf>("nodestorage.log");
         log.count_documents(doc! {}).await.unwrap()
     }
 }
@@ -164,30 +176,67 @@ pub(crate) fn delete(key: &DocumentKey, from: u64) -> Unit {
 pub(crate) async fn fail(client: &Client, app: &str, times: i32, data: bson::Document) {
     let mut data = data;
     data.insert("appName", app);
-    let command = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
+    let command =
+        doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": data };
     client.database("admin").run_command(command).await.unwrap();
 }
 
 pub(crate) fn odd_documents() -> Vec<(&'static str, RawDocumentBuf)> {
     use bson::oid::ObjectId;
     use bson::{Bson, Decimal128, Timestamp};
-    let empty = Timestamp { time: 0, increment: 0 };
+    let empty = Timestamp {
+        time: 0,
+        increment: 0,
+    };
     let mut deep = rawdoc! { "leaf": 1 };
     for _ in 0..100 {
         deep = rawdoc! { "d": deep };
     }
     vec![
-        ("empty timestamp", rawdoc! { "_id": 1, "version": 1_i64, "t": empty, "b": 1 }),
-        ("empty timestamp below", rawdoc! { "_id": 1, "version": 1_i64, "n": { "t": empty, "a": [empty] } }),
-        ("dollar", rawdoc! { "_id": 1, "$x": 1, "version": 1_i64, "n": { "$x": { "$y": 1 } } }),
-        ("dollar and empty timestamp", rawdoc! { "_id": 1, "$x": 1, "t": empty, "version": 1_i64 }),
-        ("dot", rawdoc! { "_id": 1, "a.b": 1, "version": 1_i64, "n": { "a.b": 1 } }),
-        ("dot and empty timestamp", rawdoc! { "_id": 1, "a.b": 1, "": empty, "version": 1_i64 }),
-        ("empty key", rawdoc! { "_id": 1, "": 1, "version": 1_i64, "n": { "": { "": 1 } } }),
-        ("reference", rawdoc! { "_id": 1, "n": { "$ref": "a", "$id": 1 }, "version": 1_i64 }),
-        ("order", rawdoc! { "_id": 1, "z": 1, "a": 2, "version": 1_i64, "b": { "y": 1, "x": 2 } }),
-        ("integers", rawdoc! { "_id": 1_i64, "a": 1_i32, "b": 1_i64, "c": 1.0, "version": 1_i32 }),
-        ("doubles", rawdoc! { "_id": 1.0, "nan": f64::NAN, "zero": -0.0, "inf": f64::INFINITY, "version": 1.0 }),
+        (
+            "empty timestamp",
+            rawdoc! { "_id": 1, "version": 1_i64, "t": empty, "b": 1 },
+        ),
+        (
+            "empty timestamp below",
+            rawdoc! { "_id": 1, "version": 1_i64, "n": { "t": empty, "a": [empty] } },
+        ),
+        (
+            "dollar",
+            rawdoc! { "_id": 1, "$x": 1, "version": 1_i64, "n": { "$x": { "$y": 1 } } },
+        ),
+        (
+            "dollar and empty timestamp",
+            rawdoc! { "_id": 1, "$x": 1, "t": empty, "version": 1_i64 },
+        ),
+        (
+            "dot",
+            rawdoc! { "_id": 1, "a.b": 1, "version": 1_i64, "n": { "a.b": 1 } },
+        ),
+        (
+            "dot and empty timestamp",
+            rawdoc! { "_id": 1, "a.b": 1, "": empty, "version": 1_i64 },
+        ),
+        (
+            "empty key",
+            rawdoc! { "_id": 1, "": 1, "version": 1_i64, "n": { "": { "": 1 } } },
+        ),
+        (
+            "reference",
+            rawdoc! { "_id": 1, "n": { "$ref": "a", "$id": 1 }, "version": 1_i64 },
+        ),
+        (
+            "order",
+            rawdoc! { "_id": 1, "z": 1, "a": 2, "version": 1_i64, "b": { "y": 1, "x": 2 } },
+        ),
+        (
+            "integers",
+            rawdoc! { "_id": 1_i64, "a": 1_i32, "b": 1_i64, "c": 1.0, "version": 1_i32 },
+        ),
+        (
+            "doubles",
+            rawdoc! { "_id": 1.0, "nan": f64::NAN, "zero": -0.0, "inf": f64::INFINITY, "version": 1.0 },
+        ),
         (
             "types",
             rawdoc! {
@@ -205,6 +254,9 @@ pub(crate) fn odd_documents() -> Vec<(&'static str, RawDocumentBuf)> {
             },
         ),
         ("deep", rawdoc! { "_id": 1, "version": 1_i64, "deep": deep }),
-        ("arrays", rawdoc! { "_id": 1, "version": 1_i64, "a": [[], [[1, { "b": [] }]], {}] }),
+        (
+            "arrays",
+            rawdoc! { "_id": 1, "version": 1_i64, "a": [[], [[1, { "b": [] }]], {}] },
+        ),
     ]
 }

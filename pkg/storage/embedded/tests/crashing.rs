@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use futures_util::StreamExt;
 
 use super::*;
-use crate::error::ErrorKind;
 use crate::storage::backend::{TailFrom, TailItem};
 
 const ROLE: &str = "NODESTORAGE_TEST_CHILD";
