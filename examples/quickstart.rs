@@ -81,7 +81,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
             })
         })
         .await?;
-    println!("{:<8} {}", change.kind(), change.diff().merge_patch()?);
+    println!(
+        "{:<8} {}",
+        change.kind().to_string(),
+        change.diff().merge_patch()?
+    );
     change.delivered().await?;
 
     // Update. Nobody has to publish anything: the change itself becomes the events.
@@ -89,12 +93,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let change = users
         .modify("user123", |user| user.email = "john.doe@example.com".into())
         .await?;
-    println!("{:<8} {}", change.kind(), change.diff().merge_patch()?);
+    println!(
+        "{:<8} {}",
+        change.kind().to_string(),
+        change.diff().merge_patch()?
+    );
     change.delivered().await?;
 
     // Delete.
     let change = users.delete("user123").await?;
-    println!("{:<8} {}", change.kind(), change.diff().merge_patch()?);
+    println!(
+        "{:<8} {}",
+        change.kind().to_string(),
+        change.diff().merge_patch()?
+    );
     change.delivered().await?;
 
     // Travel back in time: every version is still there.
