@@ -184,3 +184,90 @@ async fn compare(
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bson::doc;
+
+    /// What the comparison says of a document that the store took through these states.
+    async fn compared(stored: &[Document], said: &[Option<Document>]) -> Vec<String> {
+        let storage = Storage::builder()
+            .url("embedded::memory:")
+            .open()
+            .await
+            .unwrap();
+        for state in stored {
+            let state = |_: Option<Document>| state.clone();
+            storage.update("c", "x", state).await.unwrap();
+        }
+        let digester = Digester {
+            keys: [RandomState::new(), RandomState::new()],
+            version_field: "version".to_owned(),
+        };
+        let said: Vec<Said> = said
+            .iter()
+            .zip(1..)
+            .map(|(document, line)| Said {
+                line,
+                digest: match document {
+                    Some(document) => digester.document(document).unwrap(),
+                    None => None,
+                },
+            })
+            .collect();
+        let first = Some(Version::new(1));
+        let found = compare(
+            &storage,
+            "c",
+            &DocumentId::from("x"),
+            first,
+            &said,
+            &digester,
+        );
+        let found = found.await.unwrap().differences;
+        storage.close().await;
+        found
+    }
+
+    #[tokio::test]
+    async fn differences_are_found_and_named() {
+        let stored = [doc! {"a": 1, "b": 2}, doc! {"a": 2, "b": 2}];
+        let said = |first: Document, second: Document| [Some(first), Some(second)];
+        let [first, second] = stored.clone();
+        let same = said(first.clone(), second.clone());
+        assert!(compared(&stored, &same).await.is_empty());
+        let twice = [
+            Some(first.clone()),
+            Some(first.clone()),
+            Some(second.clone()),
+        ];
+        assert!(compared(&stored, &twice).await.is_empty());
+        for (other, difference) in [
+            (
+                said(doc! {"a": 3, "b": 2}, second.clone()),
+                "version 1 is not the document of line 1",
+            ),
+            (
+                said(doc! {"b": 2, "a": 1}, second.clone()),
+                "version 1 is not the document of line 1",
+            ),
+            (
+                said(doc! {"a": 1_i64, "b": 2}, second),
+                "version 1 is not the document of line 1",
+            ),
+            (
+                said(first, doc! {"a": 2}),
+                "version 2 is not the document of line 2",
+            ),
+        ] {
+            let found = compared(&stored, &other).await;
+            assert_eq!(found, [format!("c/x: {difference}")]);
+        }
+        let longer = [same[0].clone(), same[1].clone(), None];
+        assert_eq!(
+            compared(&stored, &longer).await,
+            ["c/x: line 3 has no version"]
+        );
+    }
+}
