@@ -32,8 +32,6 @@ mod progress;
 mod publish;
 mod run;
 mod state;
-#[cfg(all(test, feature = "testing"))]
-mod tests;
 
 use std::sync::Arc;
 

@@ -15,8 +15,6 @@
 mod group;
 mod lanes;
 mod member;
-#[cfg(all(test, feature = "testing"))]
-mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -9,19 +9,19 @@ use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
 
-use crate::bus::{
+use nodestorage::bus::{
     BusCapabilities, EventBus, EventHandler, PublishError, RedeliveryPolicy, Subscription,
     SubscriptionHandle,
 };
-use crate::document::{DocumentKey, Version};
-use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventId, Metadata};
-use crate::relay::{Relay, RelayHandle, RelayOptions, RelayState};
-use crate::storage::backend::{
+use nodestorage::document::{DocumentKey, Version};
+use nodestorage::error::{Error, ErrorKind, Result};
+use nodestorage::event::{Event, EventId, Metadata};
+use nodestorage::relay::{Relay, RelayHandle, RelayOptions, RelayState};
+use nodestorage::storage::backend::{
     Backend, EntryKind, LogEntry, LoggedData, LoggedEvent, Position, Unit,
 };
-use crate::storage::embedded::EmbeddedBackend;
-use crate::testing::bus::Recorder;
+use nodestorage::storage::embedded::EmbeddedBackend;
+use nodestorage::testing::bus::Recorder;
 
 /// Long enough for renewals on a busy machine, short enough for tests.
 pub(super) const TTL: Duration = Duration::from_millis(600);

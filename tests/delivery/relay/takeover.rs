@@ -3,13 +3,13 @@ use std::time::{Duration, Instant};
 
 use super::store::{Link, Linked};
 use super::support::*;
-use crate::bus::{EventBusExt, MemoryBus, Subscription};
-use crate::error::ErrorKind;
-use crate::event::Event;
-use crate::relay::{Relay, RelayState};
-use crate::storage::Delivery;
-use crate::storage::backend::Backend;
-use crate::testing::bus::Recorder;
+use nodestorage::bus::{EventBusExt, MemoryBus, Subscription};
+use nodestorage::error::ErrorKind;
+use nodestorage::event::Event;
+use nodestorage::relay::{Relay, RelayState};
+use nodestorage::storage::Delivery;
+use nodestorage::storage::backend::Backend;
+use nodestorage::testing::bus::Recorder;
 
 #[tokio::test]
 async fn everything_is_published_in_order_and_a_restart_repeats_nothing() {
@@ -52,7 +52,7 @@ async fn a_memory_bus_subscriber_gets_every_event() {
     let last = commit_many(&store, 5, 1..=50).await;
     relay.flush(last).await.unwrap();
     relay.shutdown().await;
-    crate::bus::EventBus::close(&bus).await.unwrap();
+    nodestorage::bus::EventBus::close(&bus).await.unwrap();
     assert_eq!(seen.len(), 250);
     assert_complete(&seen.events(), 5, 50);
 }

@@ -3,12 +3,12 @@ use std::time::Duration;
 
 use super::store::{Link, Linked};
 use super::support::*;
-use crate::bus::{EventBus, MemoryBus};
-use crate::error::ErrorKind;
-use crate::relay::{Relay, RelayState};
-use crate::storage::Delivery;
-use crate::storage::backend::Backend;
-use crate::testing::bus::eventually;
+use nodestorage::bus::{EventBus, MemoryBus};
+use nodestorage::error::ErrorKind;
+use nodestorage::relay::{Relay, RelayState};
+use nodestorage::storage::Delivery;
+use nodestorage::storage::backend::Backend;
+use nodestorage::testing::bus::eventually;
 
 #[tokio::test]
 async fn while_the_bus_is_down_commits_go_on_and_the_backlog_drains_afterwards() {
@@ -253,7 +253,7 @@ async fn many_parked_documents_are_all_loaded() {
     const DOCUMENTS: usize = 1_050;
     let (store, bus) = (store(), TestBus::new());
     bus.set_poison("Bad", true);
-    let quick = options().with_attempts(crate::bus::RedeliveryPolicy::new().with_attempts(1));
+    let quick = options().with_attempts(nodestorage::bus::RedeliveryPolicy::new().with_attempts(1));
     let relay = start_with(&store, &bus, quick.clone());
     for n in 0..DOCUMENTS {
         commit(&store, &format!("u{n}"), 1, &["Bad"]).await;

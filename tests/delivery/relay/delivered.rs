@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use super::store::{Link, Linked};
 use super::support::*;
-use crate::error::ErrorKind;
-use crate::relay::RelayState;
-use crate::storage::Delivery;
-use crate::storage::backend::Backend;
+use nodestorage::error::ErrorKind;
+use nodestorage::relay::RelayState;
+use nodestorage::storage::Delivery;
+use nodestorage::storage::backend::Backend;
 
 #[tokio::test]
 async fn a_version_is_delivered_when_the_bus_has_confirmed_it() {

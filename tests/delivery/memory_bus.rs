@@ -1,10 +1,5 @@
 //! What only the bus in memory promises, and attacks on it. The common promises are in the conformance
 //! suite (`testing::bus`).
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests fail by panicking"
-)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +8,15 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
-use super::*;
-use crate::bus::{EventBusExt, RedeliveryPolicy, SubscriptionState};
-use crate::error::BoxError;
-use crate::testing::bus::{Recorder, sample_event};
+use async_trait::async_trait;
+use nodestorage::bus::memory::MemoryBusOptions;
+use nodestorage::bus::{
+    EventBus, EventBusExt, EventHandler, MemoryBus, RedeliveryPolicy, Subscription,
+    SubscriptionHandle, SubscriptionState,
+};
+use nodestorage::error::BoxError;
+use nodestorage::testing::bus::{Recorder, sample_event};
+use nodestorage::{ErrorKind, Event};
 
 fn event(id: &str, version: u64) -> Event {
     sample_event("UserUpdated", id, version)
@@ -87,7 +87,7 @@ async fn handlers_are_closures_and_types_and_infer() {
     })
     .await
     .unwrap();
-    async fn named(event: Event) -> crate::Result<()> {
+    async fn named(event: Event) -> nodestorage::Result<()> {
         event.data_as::<serde_json::Value>().map(drop)
     }
     bus.subscribe(Subscription::to_all(), named).await.unwrap();

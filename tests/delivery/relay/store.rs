@@ -8,10 +8,10 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::document::DocumentKey;
-use crate::error::{Error, ErrorKind, Result};
-use crate::storage::backend::*;
-use crate::storage::{CollectionSpec, Query};
+use nodestorage::document::DocumentKey;
+use nodestorage::error::{Error, ErrorKind, Result};
+use nodestorage::storage::backend::*;
+use nodestorage::storage::{CollectionSpec, Query};
 
 /// How a process reaches its store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,12 @@
+//! Bringing events to subscribers: what is particular to the bus in memory, and the relay.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+#[cfg(not(feature = "testing"))]
+compile_error!("run the tests with --all-features: the conformance suites are behind `testing`");
+
+mod memory_bus;
+mod relay;
