@@ -1,4 +1,51 @@
 //! Documents whose every change becomes domain events.
+//!
+//! [`Storage::update`] reads the newest document, runs a closure on it, compares and swaps on a version
+//! field, works out what changed, maps it to domain events, and stores document and events in one atomic
+//! step. A [`relay`] publishes the events to a [`bus`], in order and at least once.
+//!
+//! ```
+//! # #[cfg(feature = "embedded")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> nodestorage::Result<()> {
+//! use nodestorage::Storage;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct User { name: String, email: String }
+//!
+//! let storage = Storage::builder().url("embedded::memory:").open().await?;
+//! let change = storage
+//!     .update("users", "user123", |user: Option<User>| {
+//!         let mut user = user.unwrap_or(User { name: "John Doe".into(), email: String::new() });
+//!         user.email = "john.doe@example.com".into();
+//!         user
+//!     })
+//!     .await?;
+//! assert_eq!(change.version(), 1);
+//! assert_eq!(change.events()[0].event_type(), "UsersCreated");
+//! # storage.close().await;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "embedded"))] fn main() {}
+//! ```
+//!
+//! # Where to look
+//!
+//! | to | see |
+//! |---|---|
+//! | change and read documents | [`Storage`], [`Collection`], [`Outcome`] |
+//! | change several at once | [`Storage::transaction`] |
+//! | decide which events a change becomes | [`EventMapper`], [`DefaultEventMapper`] |
+//! | react to events | [`bus`] |
+//! | see the past | [`history`] |
+//! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
+//! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
+//!
+//! # Features
+//!
+//! `embedded` (default): the store that needs no server. `mongodb`: MongoDB replica sets. `cli`: the
+//! command line. `testing`: the conformance suites.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
@@ -28,3 +75,14 @@ pub use storage::{
     Change, Collection, CollectionSpec, Index, Order, Outcome, Page, Query, RetryPolicy, Storage,
     Stored, Transaction, UpdateContext, UpdateError, UpdateOptions,
 };
+
+/// The code in README and docs compiles.
+#[cfg(all(doctest, feature = "embedded"))]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guarantees.md")]
+    struct Guarantees;
+    #[doc = include_str!("../docs/architecture.md")]
+    struct Architecture;
+}
