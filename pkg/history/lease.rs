@@ -188,3 +188,6 @@ fn request(terms: &LeaseTerms) -> LeaseRequest {
         ttl: terms.ttl,
     }
 }
+
+#[cfg(all(test, feature = "embedded", feature = "testing"))]
+mod tests;

@@ -12,6 +12,8 @@ mod pages;
 mod range;
 mod rebuild;
 mod replay;
+#[cfg(test)]
+mod samples;
 mod state;
 mod subscription;
 

@@ -139,6 +139,9 @@ macro_rules! conformance {
                 core entries_can_be_subscribed_to,
                 core subscriptions_end_with_their_storage,
                 core a_stale_checkpoint_owner_is_refused,
+                core a_subscription_waits_outages_out,
+                core a_subscription_that_lost_its_lease_continues,
+                core damage_ends_subscriptions_and_streams,
             }
             [history::doctor] {
                 core what_the_storage_wrote_is_healthy,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bson::RawDocumentBuf;
 use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
 use uuid::Uuid;
 
 use crate::document::DocumentKey;
@@ -34,13 +35,33 @@ pub enum Fault {
     UnknownUnwritten,
     /// Everything is written, and the store does not know.
     UnknownWritten,
+    /// Following the log ends with this kind, in place of its next entry.
+    Tail(ErrorKind),
+    /// Acquiring a lease or storing a checkpoint fails with this kind; nothing is written.
+    Lease(ErrorKind),
+}
+
+/// The faults to come, shared with the streams that may meet them.
+#[derive(Debug, Clone, Default)]
+struct Faults(Arc<Mutex<VecDeque<Fault>>>);
+
+impl Faults {
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Fault>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self, applies: impl Fn(Fault) -> bool) -> Option<Fault> {
+        let mut queue = self.queue();
+        let is_next = queue.front().is_some_and(|fault| applies(*fault));
+        is_next.then(|| queue.pop_front()).flatten()
+    }
 }
 
 /// Passes calls on to another backend, and fails those that it was told to.
 #[derive(Debug)]
 pub struct FaultyBackend {
     inner: Arc<dyn Backend>,
-    faults: Mutex<VecDeque<Fault>>,
+    faults: Faults,
     calls: AtomicUsize,
     commits: AtomicUsize,
 }
@@ -51,7 +72,7 @@ impl FaultyBackend {
     pub fn new(inner: Arc<dyn Backend>) -> Arc<Self> {
         Arc::new(Self {
             inner,
-            faults: Mutex::default(),
+            faults: Faults::default(),
             calls: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
         })
@@ -59,13 +80,13 @@ impl FaultyBackend {
 
     /// Adds faults: each fails the next call of its kind, in this order.
     pub fn fail_with(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.queue().extend(faults);
+        self.faults.queue().extend(faults);
     }
 
     /// The faults that have not come up yet.
     #[must_use]
     pub fn faults_left(&self) -> usize {
-        self.queue().len()
+        self.faults.queue().len()
     }
 
     /// How many calls could have reached the store: all but the questions that need none.
@@ -80,14 +101,11 @@ impl FaultyBackend {
         self.commits.load(Ordering::SeqCst)
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Fault>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn next(&self, applies: impl Fn(Fault) -> bool) -> Option<Fault> {
-        let mut queue = self.queue();
-        let is_next = queue.front().is_some_and(|fault| applies(*fault));
-        is_next.then(|| queue.pop_front()).flatten()
+    fn leasing(&self) -> Result<&dyn Backend> {
+        match self.faults.next(|fault| matches!(fault, Fault::Lease(_))) {
+            Some(Fault::Lease(kind)) => Err(injected(kind)),
+            _ => Ok(self.counted()),
+        }
     }
 
     fn counted(&self) -> &dyn Backend {
@@ -115,7 +133,7 @@ impl Backend for FaultyBackend {
     }
 
     async fn load(&self, keys: &[DocumentKey]) -> Result<Vec<Loaded>> {
-        if let Some(Fault::Load(kind)) = self.next(|fault| matches!(fault, Fault::Load(_))) {
+        if let Some(Fault::Load(kind)) = self.faults.next(|fault| matches!(fault, Fault::Load(_))) {
             return Err(injected(kind));
         }
         self.counted().load(keys).await
@@ -127,7 +145,9 @@ impl Backend for FaultyBackend {
         deadline: Instant,
     ) -> std::result::Result<CommitReceipt, CommitFailure> {
         self.commits.fetch_add(1, Ordering::SeqCst);
-        let fault = self.next(|fault| !matches!(fault, Fault::Load(_)));
+        let fault = self
+            .faults
+            .next(|fault| !matches!(fault, Fault::Load(_) | Fault::Tail(_) | Fault::Lease(_)));
         match fault {
             Some(Fault::Conflict) => Err(CommitFailure::Conflict {
                 suspects: Vec::new(),
@@ -145,7 +165,9 @@ impl Backend for FaultyBackend {
                 self.counted().commit(units, deadline).await?;
                 Err(CommitFailure::Unknown(injected(ErrorKind::CommitUnknown)))
             }
-            Some(Fault::Load(_)) | None => self.counted().commit(units, deadline).await,
+            Some(Fault::Load(_) | Fault::Tail(_) | Fault::Lease(_)) | None => {
+                self.counted().commit(units, deadline).await
+            }
         }
     }
 
@@ -154,7 +176,19 @@ impl Backend for FaultyBackend {
     }
 
     fn tail(&self, from: TailFrom) -> BoxStream<'static, Result<TailItem>> {
-        self.counted().tail(from)
+        let tail = self.counted().tail(from);
+        let state = Some((tail, self.faults.clone()));
+        stream::unfold(state, |state| async move {
+            let (mut tail, faults) = state?;
+            let item = tail.next().await?;
+            let is_entry = matches!(item, Ok(TailItem::Entry { .. }));
+            let fault = faults.next(|fault| is_entry && matches!(fault, Fault::Tail(_)));
+            match fault {
+                Some(Fault::Tail(kind)) => Some((Err(injected(kind)), None)),
+                _ => Some((item, Some((tail, faults)))),
+            }
+        })
+        .boxed()
     }
 
     async fn query(&self, collection: &str, query: &Query) -> Result<Vec<RawDocumentBuf>> {
@@ -162,11 +196,11 @@ impl Backend for FaultyBackend {
     }
 
     async fn acquire_lease(&self, request: &LeaseRequest) -> Result<Lease> {
-        self.counted().acquire_lease(request).await
+        self.leasing()?.acquire_lease(request).await
     }
 
     async fn save_checkpoint(&self, fence: &Fence, cursor: &Cursor, ttl: Duration) -> Result<()> {
-        self.counted().save_checkpoint(fence, cursor, ttl).await
+        self.leasing()?.save_checkpoint(fence, cursor, ttl).await
     }
 
     async fn release_lease(&self, fence: &Fence) -> Result<()> {

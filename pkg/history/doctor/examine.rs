@@ -197,3 +197,75 @@ fn compare(
     };
     Some((Some(version), problem))
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::{RawDocumentBuf, rawdoc};
+
+    use super::*;
+    use crate::history::samples::{entry, patch, whole};
+
+    fn findings(entries: &[LogEntry]) -> Vec<(u64, Problem)> {
+        let mut chain = Chain::default();
+        let mut found = Vec::new();
+        for entry in entries {
+            chain.follow(entry, |version, problem| {
+                found.push((version.get(), problem))
+            });
+        }
+        found
+    }
+
+    fn document(version: i64, n: i32) -> RawDocumentBuf {
+        rawdoc! { "_id": 1, "n": n, "version": version }
+    }
+
+    fn step(version: u64) -> LogEntry {
+        let n = i32::try_from(version).unwrap();
+        patch(version, document(0, n - 1), document(0, n))
+    }
+
+    #[test]
+    fn gaps_and_repetitions_are_named_and_the_walk_goes_on() {
+        let created = whole(1, EntryKind::Created, document(1, 1));
+        let log = [created.clone(), step(2), step(4), step(5)];
+        assert_eq!(findings(&log), [(3, Problem::Gap)]);
+        let log = [created.clone(), step(2), step(2), step(3)];
+        assert_eq!(findings(&log), [(2, Problem::Repeated)]);
+        assert_eq!(findings(&[step(7), step(8)]), [(6, Problem::Gap)]);
+        let adopted = whole(9, EntryKind::Adopted, document(8, 9));
+        assert_eq!(findings(&[created, adopted, step(10)]), []);
+    }
+
+    #[test]
+    fn behind_a_gap_the_next_whole_document_leads_on() {
+        let created = whole(1, EntryKind::Created, document(1, 1));
+        let snapshot = LogEntry {
+            after: Some(document(100, 100)),
+            ..step(100)
+        };
+        let unfit = patch(101, rawdoc! { "a": { "b": 1 } }, rawdoc! { "a": {} });
+        let found = findings(&[created, step(99), snapshot, unfit]);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0], (2, Problem::Gap));
+        assert!(
+            matches!(&found[1], (101, Problem::NotReplayable { reason }) if reason.contains("101"))
+        );
+    }
+
+    #[test]
+    fn a_snapshot_that_its_patches_do_not_make_is_found() {
+        let created = whole(1, EntryKind::Created, document(1, 1));
+        let wrong = LogEntry {
+            after: Some(document(2, 7)),
+            ..step(2)
+        };
+        let found = findings(&[created.clone(), wrong]);
+        assert_eq!(found, [(2, Problem::WrongSnapshot)]);
+        let right = LogEntry {
+            after: Some(document(2, 2)),
+            ..step(2)
+        };
+        assert_eq!(findings(&[created, right, step(3)]), []);
+    }
+}

@@ -118,17 +118,14 @@ pub async fn what_other_programs_did_is_found(store: &dyn TestStore) {
     assert_eq!(problems, [&Problem::Changed]);
 }
 
-/// Documents of declared collections are checked even if none of them was ever logged, with the
-/// version field of their collection.
+/// Documents of declared collections are checked even if none of them was ever logged.
 pub async fn declared_collections_are_checked_without_a_log(store: &dyn TestStore) {
-    let spec = CollectionSpec::new("users").with_version_field("rev");
-    let storage = open_with(store, |builder| builder.collection(spec)).await;
+    let users = CollectionSpec::new("users");
+    let storage = open_with(store, |builder| builder.collection(users)).await;
     assert!(storage.doctor(None).await.unwrap().is_healthy());
     let key = DocumentKey::new("users", "u1");
-    let mut document = rawdoc! { "_id": "u1" };
-    document.append(bson::raw::cstr!("rev"), 3_i64);
-    let foreign = foreign(store).await;
-    foreign.put(&key, document).await;
+    let document = rawdoc! { "_id": "u1", "version": 3_i64 };
+    foreign(store).await.put(&key, document).await;
     let report = storage.doctor(None).await.unwrap();
     assert_eq!(report.problems, 1);
     assert_eq!(report.findings[0].key, key);

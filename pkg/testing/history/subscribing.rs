@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use tokio::sync::Notify;
 
 use crate::document::DocumentKey;
@@ -11,9 +12,9 @@ use crate::error::{BoxError, ErrorKind};
 use crate::event::Event;
 use crate::history::{LogSubscription, LogSubscriptionHandle, LogSubscriptionState};
 use crate::storage::Storage;
-use crate::storage::backend::{Cursor, LeaseRequest, LogEntry, TailFrom, TailItem};
-use crate::testing::support::{Counter, kind_of, open};
-use crate::testing::{TestStore, eventually};
+use crate::storage::backend::{Backend, Cursor, LeaseRequest, LogEntry, TailFrom, TailItem};
+use crate::testing::support::{Counter, kind_of, on_backend, open};
+use crate::testing::{Fault, FaultyBackend, TestStore, eventually};
 
 /// What a handler saw: document and version.
 #[derive(Clone, Default)]
@@ -99,27 +100,14 @@ pub async fn a_subscription_continues_at_its_checkpoint(store: &dyn TestStore) {
     let (first, seen) = subscribe(&storage, "s", rarely_saved());
     seen.until(&[1, 2, 3]).await;
     first.shutdown().await;
-    increment(&storage, 2).await;
-    for start in [TailFrom::Now, TailFrom::Beginning] {
+    for (start, expected) in [(TailFrom::Now, [4, 5, 6]), (TailFrom::Beginning, [7, 8, 9])] {
+        increment(&storage, 2).await;
         let (next, seen) = subscribe(&storage, "s", rarely_saved().with_start(start));
         next.started().await.unwrap();
         increment(&storage, 1).await;
-        eventually("the last is handled", || async {
-            seen.versions().len() >= 2
-                || next.position() > Default::default() && !seen.versions().is_empty()
-        })
-        .await;
+        seen.until(&expected).await;
         next.shutdown().await;
-        let versions = seen.versions();
-        assert!(!versions.contains(&3), "{versions:?}");
     }
-    let (rest, seen) = subscribe(&storage, "s", rarely_saved());
-    increment(&storage, 1).await;
-    eventually("the newest is handled", || async {
-        seen.versions().contains(&8)
-    })
-    .await;
-    rest.shutdown().await;
 }
 
 /// While a subscription catches up and writers write, it handles every event once, per document in
@@ -364,5 +352,98 @@ pub async fn a_stale_checkpoint_owner_is_refused(store: &dyn TestStore) {
 
     let (next, seen) = subscribe(&storage, "s", LogSubscription::new());
     seen.until(&[2]).await;
+    next.shutdown().await;
+}
+
+/// A storage whose backend fails when told to.
+async fn open_faulty(store: &dyn TestStore) -> (Storage, Arc<FaultyBackend>) {
+    let faulty = FaultyBackend::new(store.backend().await.unwrap());
+    let backend: Arc<dyn Backend> = Arc::<FaultyBackend>::clone(&faulty);
+    (on_backend(backend, |builder| builder).await, faulty)
+}
+
+/// Outages of the log and of the checkpoint are waited out, and nothing is left out or repeated.
+pub async fn a_subscription_waits_outages_out(store: &dyn TestStore) {
+    let (storage, faulty) = open_faulty(store).await;
+    increment(&storage, 2).await;
+    faulty.fail_with([
+        Fault::Lease(ErrorKind::Unavailable),
+        Fault::Tail(ErrorKind::Timeout),
+    ]);
+    let often = LogSubscription::new().with_checkpoints(1, Duration::ZERO);
+    let (subscription, seen) = subscribe(&storage, "s", often.clone());
+    seen.until(&[1, 2]).await;
+    faulty.fail_with([
+        Fault::Tail(ErrorKind::Unavailable),
+        Fault::Tail(ErrorKind::Unavailable),
+        Fault::Lease(ErrorKind::Unavailable),
+    ]);
+    increment(&storage, 3).await;
+    seen.until(&[1, 2, 3, 4, 5]).await;
+    eventually("the faults have come up", || async {
+        faulty.faults_left() == 0
+    })
+    .await;
+    subscription.shutdown().await;
+    increment(&storage, 1).await;
+    let (next, seen) = subscribe(&storage, "s", often);
+    seen.until(&[6]).await;
+    next.shutdown().await;
+}
+
+/// A subscription whose checkpoint is refused, as that of an owner that was paused past its lease, lines
+/// up again and continues at the stored checkpoint: it repeats at most, and in order.
+pub async fn a_subscription_that_lost_its_lease_continues(store: &dyn TestStore) {
+    let (storage, faulty) = open_faulty(store).await;
+    increment(&storage, 2).await;
+    let few = LogSubscription::new().with_checkpoints(3, Duration::from_secs(3_600));
+    let (subscription, seen) = subscribe(&storage, "s", few);
+    seen.until(&[1, 2]).await;
+    subscription.started().await.unwrap();
+    faulty.fail_with([Fault::Lease(ErrorKind::InUse)]);
+    increment(&storage, 6).await;
+    eventually("the newest is handled", || async {
+        seen.versions().contains(&8)
+    })
+    .await;
+    subscription.shutdown().await;
+    assert_eq!(faulty.faults_left(), 0);
+    let versions = seen.versions();
+    let mut newest = 0;
+    for version in &versions {
+        assert!(*version <= newest + 1, "{versions:?}");
+        newest = newest.max(*version);
+    }
+    assert!(versions.len() > 8, "{versions:?}");
+}
+
+/// What trying again does not mend ends a subscription, with its reason, and a stream.
+pub async fn damage_ends_subscriptions_and_streams(store: &dyn TestStore) {
+    let (storage, faulty) = open_faulty(store).await;
+    increment(&storage, 1).await;
+    faulty.fail_with([Fault::Tail(ErrorKind::Corrupt)]);
+    let (subscription, seen) = subscribe(&storage, "s", LogSubscription::new());
+    let mut states = subscription.state_changes();
+    let stopped = states.wait_for(|state| matches!(state, LogSubscriptionState::Stopped(_)));
+    assert_eq!(
+        stopped.await.unwrap().error().unwrap().kind(),
+        ErrorKind::Corrupt
+    );
+    assert!(seen.versions().is_empty());
+    let handled = subscription
+        .handled(crate::storage::backend::Position::new(1, 1))
+        .await;
+    assert_eq!(kind_of(handled), ErrorKind::Corrupt);
+
+    faulty.fail_with([
+        Fault::Tail(ErrorKind::Unavailable),
+        Fault::Tail(ErrorKind::Corrupt),
+    ]);
+    let mut log = storage.log(TailFrom::Beginning);
+    assert_eq!(kind_of(log.try_next().await), ErrorKind::Corrupt);
+    assert!(log.try_next().await.unwrap().is_none());
+    // The lease was given up: nobody waits for its end.
+    let (next, seen) = subscribe(&storage, "s", LogSubscription::new());
+    seen.until(&[1]).await;
     next.shutdown().await;
 }
