@@ -185,6 +185,39 @@ macro_rules! conformance {
                 core metadata_and_events_of_a_transaction_are_logged,
                 core a_transaction_adopts_foreign_changes,
             }
+            [storage::foreign] {
+                core a_document_without_a_version_is_adopted,
+                core a_document_that_was_never_logged_is_adopted,
+                core a_raised_version_is_adopted,
+                core a_document_restored_behind_the_log_is_adopted,
+                core a_document_stripped_of_its_version_is_adopted,
+                core a_foreign_deletion_is_adopted,
+                core a_document_that_came_back_is_adopted,
+                core deleting_a_foreign_document_adopts_it_first,
+                core what_writes_nothing_adopts_nothing,
+                core expected_versions_see_foreign_writes,
+                core a_foreign_write_during_an_update_is_not_lost,
+                core a_foreign_writer_with_the_same_compare_and_swap_loses_nothing,
+                core the_three_ones_are_one_id,
+                foreign_writers a_foreign_unique_index_refuses_its_own_caller_only,
+                foreign_writers a_foreign_validator_refuses_its_own_caller_only,
+            }
+            [storage::names] {
+                core bad_collection_names_are_refused_unsent,
+                core bad_ids_are_refused_unsent,
+                core the_longest_and_oddest_names_work,
+                core bad_version_fields_are_refused,
+            }
+            [storage::retries] {
+                core a_short_outage_is_survived,
+                core a_long_outage_exhausts_the_attempts,
+                core transactions_and_appends_retry_too,
+                core a_writer_that_always_loses_gives_up,
+                core final_failures_are_not_retried,
+                core an_unknown_commit_is_not_repeated,
+                core the_deadline_ends_the_attempts,
+                core another_storage_sees_what_was_acknowledged,
+            }
         }
     };
 }

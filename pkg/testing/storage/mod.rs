@@ -2,5 +2,8 @@
 
 pub mod basics;
 pub mod concurrency;
+pub mod foreign;
+pub mod names;
+pub mod retries;
 pub mod transactions;
 pub mod versions;
