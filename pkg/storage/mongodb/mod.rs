@@ -48,13 +48,13 @@ use crate::error::{Error, ErrorKind, Result};
 pub use options::MongoOptions;
 
 /// The largest BSON document that MongoDB stores (`maxBsonObjectSize`).
-pub(self) const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
+const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The largest log entry. A change stream event may be 16 KiB larger than a stored document (the
 /// server's `BSONObjMaxInternalSize`), and reduced to what the tail needs it is an entry, the resume token
 /// in hexadecimal and some names: 3 KiB at most with the longest collection name and id. So every entry
 /// that can be stored can be followed.
-pub(self) const MAX_ENTRY_BYTES: usize = MAX_DOCUMENT_BYTES;
+const MAX_ENTRY_BYTES: usize = MAX_DOCUMENT_BYTES;
 
 /// Documents and their log in a database of a MongoDB replica set.
 pub struct MongoBackend {

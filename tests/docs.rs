@@ -1,0 +1,77 @@
+//! What the documents say is there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The names of all functions under the folders that hold tests and cases.
+fn functions() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("pkg"), root.join("tests")];
+    let mut names = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(path).unwrap();
+                for (at, _) in text.match_indices("fn ") {
+                    let is_word = |c: &char| c.is_alphanumeric() || *c == '_';
+                    names.insert(text[at + 3..].chars().take_while(is_word).collect());
+                }
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn every_guarantee_names_tests_that_exist() {
+    let text = read("docs/guarantees.md");
+    let functions = functions();
+    let mut guarantees = 0;
+    for section in text.split("\n## ").skip(1) {
+        let Some((_, shown)) = section.split_once("Shown by ") else {
+            continue;
+        };
+        guarantees += 1;
+        let shown = shown.split("\n\n").next().unwrap();
+        let names: Vec<_> = shown.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(functions.contains(name), "no test is named {name}");
+        }
+    }
+    assert_eq!(guarantees, 7);
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for document in [
+        "README.md",
+        "docs/architecture.md",
+        "docs/guarantees.md",
+        "docs/development.md",
+    ] {
+        let folder = Path::new(document).parent().unwrap();
+        for link in read(document).split("](").skip(1) {
+            let link = link.split([')', '#']).next().unwrap();
+            if link.is_empty() || link.contains("://") {
+                continue;
+            }
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(folder)
+                .join(link);
+            assert!(
+                path.exists(),
+                "{document} links to {link}, which is not there"
+            );
+        }
+    }
+}
