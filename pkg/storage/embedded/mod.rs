@@ -39,6 +39,7 @@ mod tables;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod varint;
 mod work;
 mod writer;

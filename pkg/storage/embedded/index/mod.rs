@@ -2,6 +2,7 @@
 
 mod changes;
 mod component;
+mod unique;
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use bson::{RawBsonRef, RawDocument};
 
 pub(super) use self::changes::IndexChanges;
 pub(super) use self::component::{WHOLE_ARRAY, append_component};
+use self::unique::fetch_document;
 use super::failure::{damaged, translate};
 use super::keys;
 use super::paths::{Hit, any, sort_values};
@@ -17,7 +19,6 @@ use super::row::Row;
 use super::seal;
 use super::tables::{Tables, Writing, put};
 use super::varint;
-use crate::document::compare;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::query::Index;
 
@@ -144,63 +145,6 @@ impl StoredIndex {
         }
         Ok(())
     }
-
-    /// Refuses a document that has the values of another one in the index. `fetch` hands over the
-    /// other document, unless it is gone or changed by the same commit.
-    fn check_unique(
-        &self,
-        indexes: &Writing<'_>,
-        document: &RawDocument,
-        entries: &Entries,
-        id: &[u8],
-        collection: &str,
-        fetch: &dyn Fn(&[u8], &mut dyn FnMut(&RawDocument)) -> Result<()>,
-    ) -> Result<()> {
-        use redb::ReadableTable;
-        for values in entries.unique_values() {
-            for stored in indexes.range(values..).map_err(translate)? {
-                let (key, stored) = stored.map_err(translate)?;
-                if !key.value().starts_with(values) {
-                    break;
-                }
-                let other = Entry::read(key.value(), stored.value())?.id;
-                if other == id {
-                    continue;
-                }
-                // Equal keys are not always equal values.
-                let mut equal = false;
-                fetch(other, &mut |other| equal = self.share(document, other))?;
-                if equal {
-                    return Err(self.taken(collection));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether two documents have the same values in some entry.
-    fn share(&self, a: &RawDocument, b: &RawDocument) -> bool {
-        self.paths.iter().all(|path| {
-            let values = |document| {
-                let mut values = Vec::new();
-                sort_values(document, path, &mut |value| values.push(value));
-                values
-            };
-            let (a, b): (Vec<RawBsonRef<'_>>, Vec<RawBsonRef<'_>>) = (values(a), values(b));
-            let equal = |a: RawBsonRef<'_>, b| compare(a, b).is_eq();
-            a.iter().any(|a| b.iter().any(|b| equal(*a, *b)))
-        })
-    }
-
-    fn taken(&self, collection: &str) -> Error {
-        Error::new(
-            ErrorKind::Constraint,
-            format!(
-                "another document of collection {collection} has the same values in the unique index {}",
-                self.name()
-            ),
-        )
-    }
 }
 
 /// What one path finds: components, and whether they are exact.
@@ -253,21 +197,6 @@ impl Entries {
             .filter(|(_, kinds)| kinds.counts)
             .map(|(values, _)| values.as_slice())
     }
-}
-
-fn fetch_document(
-    documents: &Writing<'_>,
-    row: &[u8],
-    see: &mut dyn FnMut(&RawDocument),
-) -> Result<()> {
-    use redb::ReadableTable;
-    let Some(stored) = documents.get(row).map_err(translate)? else {
-        return Ok(());
-    };
-    if let Some(bytes) = Row::read(row, stored.value())?.document {
-        see(RawDocument::from_bytes(bytes).map_err(|e| damaged("a document").with_source(e))?);
-    }
-    Ok(())
 }
 
 /// Writes an entry. Its value says where the key's parts are: the id's length and the group's.

@@ -230,7 +230,7 @@ async fn power_loss_keeps_what_was_committed() {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        random % 2 == 0
+        random.is_multiple_of(2)
     };
     let committed = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let writer = tokio::spawn({
