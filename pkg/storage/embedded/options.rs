@@ -12,7 +12,7 @@ pub struct EmbeddedOptions {
     pub cache_bytes: usize,
     /// Files up to this size, in bytes, are verified whole when they are opened; larger ones rely on
     /// the checksum that every value is compared with when it is read. Default: 64 MiB, which takes
-    /// about a tenth of a second.
+    /// less than a tenth of a second.
     pub verify_up_to_bytes: u64,
     /// Where the time of positions and leases comes from. Default: the operating system.
     pub clock: Arc<dyn Clock>,

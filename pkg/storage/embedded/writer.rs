@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -75,14 +75,11 @@ impl Writer {
             let share = Arc::clone(&self.memory).acquire_many_owned(kib).await;
             Some((queue.reserve().await.ok()?, share.ok()?))
         };
-        let place = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), place).await,
-            None => Ok(place.await),
-        };
+        let place = before(deadline, place).await;
         let (place, share) = match place {
-            Ok(Some(place)) => place,
-            Ok(None) => return failed(closed()),
-            Err(_) => {
+            Some(Some(place)) => place,
+            Some(None) => return failed(closed()),
+            None => {
                 return failed(Error::new(
                     ErrorKind::Timeout,
                     "the deadline passed before the commit found a place in the queue",
@@ -95,14 +92,11 @@ impl Writer {
             answer,
             _share: share,
         });
-        let answer = match deadline {
-            // The writer itself turns away what it reaches too late; this bounds only a disk that
-            // does not answer.
-            Some(deadline) => tokio::time::timeout_at((deadline + GRACE).into(), answered).await,
-            None => Ok(answered.await),
-        };
-        match answer {
-            Ok(Ok(answer)) => answer,
+        // The writer itself turns away what it reaches too late; this bounds only a disk that does
+        // not answer.
+        let limit = deadline.and_then(|deadline| deadline.checked_add(GRACE));
+        match before(limit, answered).await {
+            Some(Ok(answer)) => answer,
             _ => Err(CommitFailure::Unknown(Error::new(
                 ErrorKind::CommitUnknown,
                 "the disk did not confirm the commit in time",
@@ -128,6 +122,24 @@ impl Writer {
         if let Some(thread) = thread.take() {
             // A panic there has been reported by its hook; there is nothing left to clean up.
             let _ = thread.join();
+        }
+    }
+}
+
+/// Waits for a future, at most until the limit.
+///
+/// The writer works in real time. Where the runtime's clock is ahead of it, because a test has paused
+/// it, the runtime's word that the limit has passed does not count.
+async fn before<F: Future>(limit: Option<Instant>, future: F) -> Option<F::Output> {
+    let Some(limit) = limit else {
+        return Some(future.await);
+    };
+    let mut future = std::pin::pin!(future);
+    loop {
+        match tokio::time::timeout_at(limit.into(), &mut future).await {
+            Ok(output) => return Some(output),
+            Err(_) if Instant::now() >= limit => return None,
+            Err(_) => tokio::task::yield_now().await,
         }
     }
 }

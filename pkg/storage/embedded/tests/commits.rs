@@ -329,6 +329,16 @@ async fn a_dropped_commit_happens_completely_or_not_at_all() {
     }
 }
 
+/// A paused clock jumps to the next timer whenever the runtime waits, also for the writer.
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_does_not_end_a_commit_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = opened_file(&folder.path().join("s.db")).await;
+    for version in 1..=50 {
+        commit(&backend, &[step("a", version)]).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_finishes_what_was_queued_and_refuses_the_rest() {
     let folder = tempfile::tempdir().unwrap();
