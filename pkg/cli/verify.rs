@@ -216,11 +216,11 @@ mod tests {
                 },
             })
             .collect();
-        let first = Some(Version::new(1));
+        let (first, id) = (Some(Version::new(1)), DocumentId::from("x"));
         let found = compare(
             &storage,
             "c",
-            &DocumentId::from("x"),
+            &id,
             first,
             &said,
             &digester,

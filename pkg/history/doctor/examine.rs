@@ -203,7 +203,7 @@ mod tests {
     use bson::{RawDocumentBuf, rawdoc};
 
     use super::*;
-    use crate::history::samples::{entry, patch, whole};
+    use crate::history::samples::{patch, whole};
 
     fn findings(entries: &[LogEntry]) -> Vec<(u64, Problem)> {
         let mut chain = Chain::default();
