@@ -8,7 +8,7 @@ use nodestorage::storage::backend::{
     Backend, CommitReceipt, Condition, Cursor, LogEntry, Position, TailFrom, TailItem,
 };
 
-use crate::world::{World, create, fail, soon, update, user, world};
+use crate::world::{World, create, fail, soon, turn, update, user, world};
 
 type Item = nodestorage::Result<TailItem>;
 
@@ -216,6 +216,7 @@ async fn a_transaction_open_during_the_scan_is_not_lost() {
 #[tokio::test]
 async fn a_scan_that_outlives_its_snapshot_goes_on() {
     let world = world().await;
+    let _turn = turn().await;
     let app = format!("snapshot-{}", &*world.name);
     let backend = world.another(&format!("appName={app}")).await;
     fill(&world, 700).await;
@@ -243,6 +244,7 @@ async fn a_scan_that_outlives_its_snapshot_goes_on() {
 #[tokio::test]
 async fn broken_connections_and_lost_cursors_are_recovered_from() {
     let world = world().await;
+    let _turn = turn().await;
     let app = format!("broken-{}", &*world.name);
     let backend = world.another(&format!("appName={app}")).await;
     fill(&world, 1).await;

@@ -47,7 +47,11 @@ pub(crate) fn url(database: &str, options: &str) -> String {
     let url = Mongod::shared().url();
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let host = base.trim_end_matches('/');
-    format!("{host}/{database}?{query}&{options}")
+    let options: Vec<_> = [query, options]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
+    format!("{host}/{database}?{}", options.join("&"))
 }
 
 impl World {
@@ -172,7 +176,13 @@ pub(crate) fn delete(key: &DocumentKey, from: u64) -> Unit {
     }
 }
 
-/// Lets the server misbehave for clients of one name, a number of times.
+/// The server has one fail point for commands, so its users take turns.
+pub(crate) async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// Lets the server misbehave for clients of one name, a number of times. Needs a [`turn`].
 pub(crate) async fn fail(client: &Client, app: &str, times: i32, data: bson::Document) {
     let mut data = data;
     data.insert("appName", app);

@@ -23,6 +23,7 @@ mod query;
 mod record;
 mod scan;
 mod statement;
+mod step;
 mod store;
 mod tail;
 mod transaction;

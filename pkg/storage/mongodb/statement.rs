@@ -1,13 +1,13 @@
-//! From units to write commands.
+//! From units to statements.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bson::raw::{CString, cstr};
 use bson::{RawArrayBuf, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 
 use super::lease::held;
-use super::store::{LEASES, LOG, RECORDS, Store};
+use super::step::{Step, Target, Verb};
+use super::store::Store;
 use super::{MAX_DOCUMENT_BYTES, MAX_ENTRY_BYTES, record};
 use crate::document::{DocumentKey, Version, validate};
 use crate::error::{Error, ErrorKind};
@@ -18,39 +18,6 @@ use crate::storage::backend::{
 /// At most this many bytes of statements in one command. A command's body ends at 16 MiB and one
 /// statement may take all of it; half leaves room for anything.
 const COMMAND_BYTES: usize = 8 * 1024 * 1024;
-
-/// What a command writes to, which decides what its failures mean.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Target {
-    /// Documents of a collection of the user's.
-    Documents(Arc<str>),
-    /// Records.
-    Records,
-    /// The lease of the fence with this index in the plan.
-    Lease(usize),
-    /// The log.
-    Log,
-}
-
-/// Deletions come first, so that they free unique values for the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Verb {
-    /// A deletion that must hit something.
-    Delete,
-    /// A deletion of what may be gone.
-    Clear,
-    Update,
-    Insert,
-}
-
-/// One write command and what it must achieve.
-#[derive(Debug)]
-pub(super) struct Step {
-    pub(super) target: Target,
-    pub(super) verb: Verb,
-    /// The statements with the units they belong to.
-    pub(super) statements: Vec<(usize, RawDocumentBuf)>,
-}
 
 /// All that one commit sends, in order.
 #[derive(Debug, Default)]
@@ -218,38 +185,6 @@ impl Plan {
             verb,
             statements: part,
         });
-    }
-}
-
-impl Step {
-    pub(super) fn collection(&self) -> &str {
-        match &self.target {
-            Target::Documents(name) => name,
-            Target::Records => RECORDS,
-            Target::Lease(_) => LEASES,
-            Target::Log => LOG,
-        }
-    }
-
-    /// How many statements must take effect; `None` if they need not.
-    pub(super) fn expected(&self) -> Option<i64> {
-        (self.verb != Verb::Clear).then_some(self.statements.len() as i64)
-    }
-
-    pub(super) fn command(&self) -> RawDocumentBuf {
-        let mut list = RawArrayBuf::new();
-        for (_, statement) in &self.statements {
-            list.push(statement);
-        }
-        let mut command = RawDocumentBuf::new();
-        let (verb, field) = match self.verb {
-            Verb::Delete | Verb::Clear => (cstr!("delete"), cstr!("deletes")),
-            Verb::Update => (cstr!("update"), cstr!("updates")),
-            Verb::Insert => (cstr!("insert"), cstr!("documents")),
-        };
-        command.append(verb, self.collection());
-        command.append(field, list);
-        command
     }
 }
 
