@@ -57,6 +57,9 @@ const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// that can be stored can be followed.
 const MAX_ENTRY_BYTES: usize = MAX_DOCUMENT_BYTES;
 
+/// How long closing waits for the driver: its connections are closed within milliseconds.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
 /// Documents and their log in a database of a MongoDB replica set.
 pub struct MongoBackend {
     store: Arc<Store>,
@@ -199,7 +202,11 @@ impl Backend for MongoBackend {
     async fn close(&self) {
         self.store.closed.cancel();
         if self.owns_client {
-            self.store.client.clone().shutdown().immediate(true).await;
+            // The driver waits for futures of its own that somebody may hold and never poll again, a tail
+            // in a `select!` for example. It goes on alone then.
+            let client = self.store.client.clone();
+            let shutdown = tokio::spawn(async move { client.shutdown().immediate(true).await });
+            let _ = tokio::time::timeout(SHUTDOWN, shutdown).await;
         }
     }
 }

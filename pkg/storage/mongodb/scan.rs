@@ -7,6 +7,7 @@ use bson::{RawBsonRef, RawDocumentBuf, Timestamp, rawdoc};
 use futures_util::StreamExt;
 
 use super::failure::Failure;
+use super::place::Place;
 use super::store::{LOG, Store, reply_document};
 use crate::storage::backend::Position;
 
@@ -29,6 +30,14 @@ impl Scan {
             time: None,
             after,
             page: VecDeque::new(),
+        }
+    }
+
+    /// The rest of a scan that was broken off at a place.
+    pub(super) fn resume(place: &Place) -> Self {
+        Self {
+            time: (place.time > Position::START).then_some(place.time),
+            ..Self::new(place.scanned.unwrap_or(Position::START))
         }
     }
 

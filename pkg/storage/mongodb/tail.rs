@@ -116,7 +116,10 @@ impl Tail {
                 Ok(None)
             }
             Mode::Return if self.place.scanned.is_some() => {
-                self.mode = Mode::Rescan;
+                // The same state again, as long as the server still has it: then nothing repeats.
+                let mut scan = Scan::resume(&self.place);
+                scan.read(&self.store).await?;
+                self.mode = Mode::Scan(scan);
                 Ok(None)
             }
             Mode::Return => {
@@ -195,9 +198,11 @@ impl Tail {
         let is_retryable =
             failure.kind() == ErrorKind::Unavailable || failure.kind() == ErrorKind::Timeout;
         match &self.mode {
-            Mode::Scan(_) | Mode::Rescan if failure.is_snapshot_lost() => self.mode = Mode::Rescan,
+            Mode::Scan(_) | Mode::Rescan | Mode::Return if failure.is_snapshot_lost() => {
+                self.mode = Mode::Rescan;
+            }
             Mode::Return | Mode::Follow(_) if failure.is_history_lost() => self.mode = Mode::Rescan,
-            // The server does not understand the token: it is not from this log's history.
+            // The server does not understand token or time: they are not from this log's history.
             Mode::Return if failure.is_refusal() => self.mode = Mode::Rescan,
             Mode::Follow(_) if is_retryable || failure.is_cursor_lost() => self.mode = Mode::Return,
             // A scan goes on in its snapshot as long as that lives.
