@@ -22,9 +22,10 @@ pub(crate) struct Engine {
     in_flight: Arc<Semaphore>,
 }
 
-/// A commit's outcome, with the unit given back.
+/// A commit's outcome, with the unit given back, and the turns if it failed.
 pub(crate) struct Committed {
     pub(crate) unit: Unit,
+    pub(crate) turns: Vec<Turn>,
     pub(crate) result: Result<CommitReceipt, CommitFailure>,
 }
 
@@ -65,10 +66,16 @@ impl Engine {
         let backend = Arc::clone(&self.backend);
         self.tasks.spawn(async move {
             let result = backend.commit(std::slice::from_ref(&unit), deadline).await;
-            drop(turns);
             drop(permit);
+            // Whoever lost a race goes on with its turn; behind its line it could lose for ever.
+            let turns = if result.is_ok() { Vec::new() } else { turns };
+            let committed = Committed {
+                unit,
+                turns,
+                result,
+            };
             // The caller may be gone; the commit stands all the same.
-            let _ = answer.send(Committed { unit, result });
+            let _ = answer.send(committed);
         });
         answered.await.map_err(|_| {
             Error::new(

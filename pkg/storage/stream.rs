@@ -57,8 +57,12 @@ impl Storage {
         inner.check_open()?;
         let key = stream_key(stream)?;
         let mut attempts = Attempts::new(options.retry.as_ref().unwrap_or(&inner.options.retry));
+        let mut kept = None;
         loop {
-            let turn = inner.turns.take(&key).await;
+            let turn = match kept.take() {
+                Some(turn) => turn,
+                None => inner.turns.take(&key).await,
+            };
             let head = match inner.load(&key).await {
                 Ok(loaded) => loaded.head.map(|head| head.version),
                 Err(error) => {
@@ -82,7 +86,7 @@ impl Storage {
                 unit.entries
                     .push(self.stream_entry(stamp, &key, version, event, &options)?);
             }
-            let committed = inner
+            let mut committed = inner
                 .engine
                 .commit(unit, vec![turn], attempts.deadline())
                 .await?;
@@ -97,6 +101,7 @@ impl Storage {
                     return Ok(Appended { version, events });
                 }
                 Err(CommitFailure::Conflict { source, .. }) => {
+                    kept = committed.turns.pop();
                     attempts.after_conflict(source).await?;
                 }
                 Err(failure @ CommitFailure::Failed(_)) => {

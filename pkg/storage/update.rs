@@ -26,6 +26,8 @@ pub(super) struct Update<'a> {
     options: UpdateOptions,
     attempts: Attempts,
     runs: u32,
+    /// The turn of a run that lost its race, for the next one.
+    turn: Option<Turn>,
 }
 
 /// One run: the state it is decided on, before the closure sees it.
@@ -66,6 +68,7 @@ impl<'a> Update<'a> {
             options,
             attempts,
             runs: 0,
+            turn: None,
         })
     }
 
@@ -81,7 +84,10 @@ impl<'a> Update<'a> {
     where
         T: Serialize + DeserializeOwned,
     {
-        let turn = self.storage.turns.take(&self.key).await;
+        let turn = match self.turn.take() {
+            Some(turn) => turn,
+            None => self.storage.turns.take(&self.key).await,
+        };
         let loaded = loop {
             match self.storage.load(&self.key).await {
                 Ok(loaded) => break loaded,
@@ -147,7 +153,7 @@ impl<'a> Update<'a> {
         let mut unit = Unit::default();
         planned.add_to(&mut unit);
         let deadline = self.attempts.deadline();
-        let committed = self
+        let mut committed = self
             .storage
             .engine
             .commit(unit, vec![turn], deadline)
@@ -155,6 +161,7 @@ impl<'a> Update<'a> {
         match committed.result {
             Ok(receipt) => Ok(Ran::Done(self.changed(base, planned, receipt.position))),
             Err(CommitFailure::Conflict { source, .. }) => {
+                self.turn = committed.turns.pop();
                 self.attempts.after_conflict(source).await?;
                 Ok(Ran::Again)
             }
