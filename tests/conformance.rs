@@ -1,4 +1,10 @@
 //! Every storage, log and mapping behaviour on every backend.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 #[cfg(not(all(feature = "testing", feature = "embedded", feature = "mongodb")))]
 compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");

@@ -1,4 +1,10 @@
 //! The examples run and print what they promise.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::PathBuf;
 use std::process::Command;

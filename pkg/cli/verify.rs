@@ -217,14 +217,7 @@ mod tests {
             })
             .collect();
         let (first, id) = (Some(Version::new(1)), DocumentId::from("x"));
-        let found = compare(
-            &storage,
-            "c",
-            &id,
-            first,
-            &said,
-            &digester,
-        );
+        let found = compare(&storage, "c", &id, first, &said, &digester);
         let found = found.await.unwrap().differences;
         storage.close().await;
         found
