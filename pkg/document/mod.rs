@@ -9,6 +9,7 @@ mod json;
 mod json_patch;
 mod merge;
 mod merge_patch;
+#[cfg(feature = "embedded")]
 mod order;
 mod patch;
 mod path;
@@ -24,6 +25,7 @@ pub use id::{DocumentId, DocumentKey};
 pub(crate) use json_patch::from_patch as json_patch_of;
 pub(crate) use merge::{first_difference, merge};
 pub use merge_patch::MergePatch;
+#[cfg(feature = "embedded")]
 pub(crate) use order::{compare, encode_key};
 pub use patch::{Patch, PatchOp, PatchValue};
 pub use path::{Path, PathSegment};
