@@ -134,13 +134,17 @@ macro_rules! conformance {
                 core a_subscription_continues_at_its_checkpoint,
                 core a_subscription_keeps_up_with_writers,
                 core a_failing_handler_is_called_again,
-                core subscriptions_of_one_name_take_turns,
                 core shutting_down_waits_for_the_handler,
                 core entries_can_be_subscribed_to,
                 core subscriptions_end_with_their_storage,
+            }
+            [history::leases] {
+                core subscriptions_of_one_name_take_turns,
                 core a_stale_checkpoint_owner_is_refused,
-                core a_subscription_waits_outages_out,
                 core a_subscription_that_lost_its_lease_continues,
+            }
+            [history::outages] {
+                core a_subscription_waits_outages_out,
                 core damage_ends_subscriptions_and_streams,
             }
             [history::doctor] {

@@ -2,6 +2,9 @@
 
 pub mod doctor;
 pub mod following;
+pub mod leases;
+pub mod outages;
 pub mod pages;
+mod seen;
 pub mod states;
 pub mod subscribing;
