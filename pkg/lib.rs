@@ -70,7 +70,10 @@ pub use event::{
     ChangeKind, ChangeView, DefaultEventMapper, Event, EventId, EventMapper, EventNames, MapError,
     Metadata, NewEvent,
 };
-pub use history::{DocumentState, History, HistoryPage, Revision, VersionRange};
+pub use history::{
+    DoctorReport, DocumentState, History, HistoryPage, LogSubscription, LogSubscriptionHandle,
+    Revision, VersionRange,
+};
 pub use storage::{
     Change, Collection, CollectionSpec, Index, Order, Outcome, Page, Query, RetryPolicy, Storage,
     Stored, Transaction, UpdateContext, UpdateError, UpdateOptions,

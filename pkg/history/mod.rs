@@ -5,9 +5,9 @@
 //! at a version or at a time, rebuilt byte for byte.
 
 mod doctor;
-mod follow;
+pub(crate) mod follow;
 mod handle;
-mod lease;
+pub(crate) mod lease;
 mod pages;
 mod range;
 mod rebuild;

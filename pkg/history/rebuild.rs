@@ -212,3 +212,6 @@ pub(super) async fn rebuild(
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(all(test, feature = "embedded"))]
+mod log_tests;

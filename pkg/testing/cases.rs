@@ -128,6 +128,7 @@ macro_rules! conformance {
                 core catching_up_while_writers_write_loses_and_repeats_nothing,
                 core the_log_is_followed_from_now_and_from_a_cursor,
                 core the_log_of_a_closed_storage_ends,
+                core closing_does_not_wait_for_a_kept_log,
             }
             [history::subscribing] {
                 core a_subscription_begins_at_the_beginning_or_now,

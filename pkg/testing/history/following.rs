@@ -133,3 +133,12 @@ pub async fn the_log_of_a_closed_storage_ends(store: &dyn TestStore) {
     let mut late = storage.log(TailFrom::Beginning);
     assert_eq!(kind_of(late.try_next().await), ErrorKind::Closed);
 }
+
+/// Closing does not wait for a log that nobody polls, and that log has ended when it is looked at.
+pub async fn closing_does_not_wait_for_a_kept_log(store: &dyn TestStore) {
+    let storage = open(store).await;
+    let mut log = storage.log(TailFrom::Beginning);
+    assert!(futures_util::poll!(log.next()).is_pending());
+    storage.close().await;
+    assert_eq!(kind_of(log.try_next().await), ErrorKind::Closed);
+}
