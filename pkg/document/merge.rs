@@ -14,8 +14,8 @@ use super::raw::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-pub(crate) use unordered::first_difference;
 use unordered::{contains, is_equal, normal_forms};
+pub(crate) use unordered::{first_difference, same_as_sets};
 
 /// What [`merge`] made.
 #[derive(Debug, Clone)]

@@ -23,7 +23,7 @@ pub use diff::Diff;
 pub(crate) use id::validate_collection_name;
 pub use id::{DocumentId, DocumentKey};
 pub(crate) use json_patch::from_patch as json_patch_of;
-pub(crate) use merge::{first_difference, merge};
+pub(crate) use merge::{first_difference, merge, same_as_sets};
 pub use merge_patch::MergePatch;
 #[cfg(feature = "embedded")]
 pub(crate) use order::{compare, encode_key};

@@ -25,6 +25,51 @@ pub(crate) fn first_difference(
     Ok(differs.then(|| path.into()))
 }
 
+/// Whether two documents are the same, whatever the order of keys and of the elements of arrays; the
+/// top-level keys in `skip` are not compared.
+///
+/// Types like `HashSet` write the same value in another order each time.
+///
+/// # Errors
+/// As for [`first_difference`].
+pub(crate) fn same_as_sets(a: &RawDocument, b: &RawDocument, skip: &[&str]) -> Result<bool> {
+    let forms = [a, b].map(|document| {
+        let mut list = fields(RawValue::document(document))?;
+        list.retain(|field| !skip.contains(&field.key));
+        list.sort_by_key(|field| field.key);
+        list.into_iter()
+            .map(|field| Ok((field.key, set_form(field.value, 1)?)))
+            .collect::<Result<Vec<_>>>()
+    });
+    let [a, b] = forms;
+    Ok(a? == b?)
+}
+
+/// Type and bytes of a value with the keys of documents and the elements of arrays sorted.
+fn set_form(value: RawValue<'_>, depth: usize) -> Result<(u8, Vec<u8>)> {
+    let kind = value.kind as u8;
+    if !value.is_document() && !value.is_array() {
+        return Ok((kind, value.bytes.to_vec()));
+    }
+    let depth = deeper(depth)?;
+    let mut parts = Vec::new();
+    for field in fields(value)? {
+        // An element's key is its place, which says nothing here.
+        let key = if value.is_array() { "" } else { field.key };
+        parts.push((key, set_form(field.value, depth)?));
+    }
+    parts.sort();
+    let mut bytes = Vec::with_capacity(value.bytes.len());
+    for (key, (kind, form)) in parts {
+        bytes.push(kind);
+        bytes.extend_from_slice(key.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(&form.len().to_le_bytes());
+        bytes.extend_from_slice(&form);
+    }
+    Ok((kind, bytes))
+}
+
 pub(super) fn is_equal(a: RawValue<'_>, b: RawValue<'_>, depth: usize) -> Result<bool> {
     Ok(!values(a, b, depth, &mut Vec::new())?)
 }
