@@ -223,6 +223,30 @@ macro_rules! conformance {
                 core the_deadline_ends_the_attempts,
                 core another_storage_sees_what_was_acknowledged,
             }
+            [storage::bytes] {
+                core every_bson_type_round_trips,
+                core values_that_look_alike_are_told_apart,
+                core nan_is_no_change,
+                core fields_keep_their_order,
+                core odd_keys_are_ordinary,
+                core what_looks_like_extended_json_is_data,
+                core documents_may_be_a_hundred_levels_deep,
+                core stored_bytes_are_the_computed_bytes,
+                core edits_of_arrays_replay_to_the_stored_bytes,
+            }
+            [storage::typed] {
+                core a_change_below_a_defaulted_parent_writes_it_whole,
+                core untouched_defaults_are_not_written,
+                core an_aliased_field_is_kept_or_refused,
+                core renamed_fields_are_stored_under_their_stored_names,
+                core a_field_written_under_another_name_is_refused,
+                core flattened_maps_change_add_and_remove_keys,
+                core skipped_fields_stay_and_omitted_ones_go,
+                core sets_and_maps_without_an_order_change_by_value,
+                core array_elements_are_matched_by_value,
+                core enums_and_options_change_their_shape,
+                core what_does_not_fit_the_type_is_an_error,
+            }
         }
     };
 }

@@ -1,9 +1,11 @@
 //! Cases of [`Storage`](crate::Storage) on a backend.
 
 pub mod basics;
+pub mod bytes;
 pub mod concurrency;
 pub mod foreign;
 pub mod names;
 pub mod retries;
 pub mod transactions;
+pub mod typed;
 pub mod versions;
