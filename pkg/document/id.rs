@@ -182,6 +182,7 @@ impl DocumentKey {
     }
 
     /// The collection, shared.
+    #[cfg(feature = "mongodb")]
     pub(crate) fn collection_arc(&self) -> Arc<str> {
         Arc::clone(&self.collection)
     }

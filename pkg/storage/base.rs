@@ -32,9 +32,12 @@ impl Base {
         let Loaded { document, head } = loaded;
         let logged = head.map_or(Version::NONE, |head| head.version);
         let Some(document) = document else {
-            // A head that is adopted is a deletion by another program that was taken over.
-            let known = head
-                .is_none_or(|head| matches!(head.kind, EntryKind::Deleted | EntryKind::Adopted));
+            // A head that is adopted is a deletion by another program that was taken over; one that is
+            // appended emitted events where there was no document.
+            let known = head.is_none_or(|head| {
+                use EntryKind::{Adopted, Appended, Deleted};
+                matches!(head.kind, Deleted | Adopted | Appended)
+            });
             return Ok(Self {
                 document: None,
                 version: None,
@@ -106,6 +109,8 @@ mod tests {
         assert_eq!(shape(&base(None, None)), (None, Condition::Absent, None, 1));
         let deleted = base(None, Some((4, Deleted)));
         assert_eq!(shape(&deleted), (None, Condition::Absent, None, 5));
+        let emitted = base(None, Some((4, EntryKind::Appended)));
+        assert_eq!(shape(&emitted), (None, Condition::Absent, None, 5));
         let created = base(at(1), Some((1, Created)));
         assert_eq!(shape(&created), (Some(1), is(1), None, 2));
         let updated = base(at(7), Some((7, Updated)));

@@ -137,6 +137,8 @@ impl Planned {
         let entry_kind = match kind {
             ChangeKind::Created => EntryKind::Created,
             ChangeKind::Deleted => EntryKind::Deleted,
+            // Events emitted where there is no document, before or after.
+            _ if after.is_none() => EntryKind::Appended,
             _ => EntryKind::Updated,
         };
         let mut entry = LogEntry {
@@ -146,7 +148,7 @@ impl Planned {
         };
         match (kind, &after) {
             (ChangeKind::Created, Some(after)) => entry.after = Some(after.as_ref().clone()),
-            (ChangeKind::Updated, _) => entry.patch = Some(diff.patch().clone()),
+            (ChangeKind::Updated, Some(_)) => entry.patch = Some(diff.patch().clone()),
             _ => {}
         }
         let max_entry = storage.max_entry();

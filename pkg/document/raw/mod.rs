@@ -11,7 +11,7 @@ mod writer;
 use std::fmt;
 
 use bson::spec::ElementType;
-use bson::{Bson, RawBsonRef, RawDocument, RawDocumentBuf};
+use bson::{Bson, RawDocument, RawDocumentBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -156,10 +156,13 @@ impl fmt::Debug for OwnedValue {
 }
 
 /// Runs `f` on the bytes of a parsed value.
+#[cfg(feature = "embedded")]
 pub(crate) fn with_raw<R>(
-    value: RawBsonRef<'_>,
+    value: bson::RawBsonRef<'_>,
     f: impl FnOnce(RawValue<'_>) -> Result<R>,
 ) -> Result<R> {
+    use bson::RawBsonRef;
+
     match value {
         RawBsonRef::Document(document) => f(RawValue::document(document)),
         RawBsonRef::Array(array) => f(RawValue {

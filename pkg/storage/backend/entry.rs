@@ -92,7 +92,7 @@ pub enum EntryKind {
     /// The storage found the document in a state that it had not written itself, and took it over:
     /// written, changed, restored or deleted by another program. Carries no events.
     Adopted,
-    /// An event was appended to a stream; there is no document.
+    /// An event was appended to a stream, or an update emitted events where there was no document.
     Appended,
 }
 

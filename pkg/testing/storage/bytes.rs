@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use bson::oid::ObjectId;
 use bson::spec::BinarySubtype;
 use bson::{
-    Binary, Bson, DateTime, Document, JavaScriptCodeWithScope, RawDocument, RawDocumentBuf, Regex, Timestamp,
-    doc, rawdoc,
+    Binary, Bson, DateTime, Document, JavaScriptCodeWithScope, RawDocument, RawDocumentBuf, Regex,
+    Timestamp, doc, rawdoc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -322,7 +322,9 @@ pub async fn what_looks_like_extended_json_is_data(store: &dyn TestStore) {
         let touch = storage.update("things", number, |found: Option<Touched>| Touched {
             touched: found.map_or(0, |found| found.touched) + 1,
         });
-        touch.await.unwrap_or_else(|error| panic!("{value:?}: {error:?}"));
+        touch
+            .await
+            .unwrap_or_else(|error| panic!("{value:?}: {error:?}"));
         assert_untouched(&storage, &key, &stored).await;
         // `Document` itself takes some of them for the types they name; it must not store those.
         let touch = storage.update("things", number, |found: Option<Document>| {
