@@ -64,10 +64,11 @@ impl Engine {
             .map_err(|_| closed())?;
         let (answer, answered) = oneshot::channel();
         let backend = Arc::clone(&self.backend);
+        turns.iter().for_each(Turn::entrust);
         self.tasks.spawn(async move {
             let result = backend.commit(std::slice::from_ref(&unit), deadline).await;
             drop(permit);
-            // Whoever lost a race goes on with its turn; behind its line it could lose for ever.
+            turns.iter().for_each(Turn::hand_back);
             let turns = if result.is_ok() { Vec::new() } else { turns };
             let committed = Committed {
                 unit,

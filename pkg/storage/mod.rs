@@ -39,7 +39,7 @@ use tokio::sync::OnceCell;
 
 use self::backend::{Backend, Loaded, Position};
 use self::engine::Engine;
-use self::turns::Turns;
+use self::turns::{Turn, Turns};
 use self::update::{Ran, Update};
 use crate::clock::Clock;
 use crate::document::{DocumentId, DocumentKey, validate_collection_name};
@@ -362,16 +362,24 @@ impl Inner {
     }
 
     async fn load(&self, key: &DocumentKey) -> Result<Loaded> {
-        let (backend, keys) = (Arc::clone(self.backend()), [key.clone()]);
+        let (backend, key) = (Arc::clone(self.backend()), key.clone());
         // In a task: a caller that is never polled again must not keep a connection.
-        let loading = self.engine.spawn(async move { backend.load(&keys).await });
-        let mut loaded = loading.await.map_err(|_| engine::closed())??;
-        loaded.pop().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("the backend answered nothing for {key}"),
-            )
-        })
+        let loading = self
+            .engine
+            .spawn(async move { load_one(backend.as_ref(), key).await });
+        loading.await.map_err(|_| engine::closed())?
+    }
+
+    /// As [`load`](Self::load) for whoever has the turn, which is kept meanwhile however long it takes.
+    async fn load_in_turn(&self, key: &DocumentKey, turn: Turn) -> Result<(Turn, Result<Loaded>)> {
+        let (backend, key) = (Arc::clone(self.backend()), key.clone());
+        turn.entrust();
+        let loading = self.engine.spawn(async move {
+            let loaded = load_one(backend.as_ref(), key).await;
+            turn.hand_back();
+            (turn, loaded)
+        });
+        loading.await.map_err(|_| engine::closed())
     }
 
     /// Opens a collection on its first use, once per process.
@@ -407,4 +415,14 @@ impl Inner {
             CollectionSpec::new(name).with_version_field(&self.options.version_field)
         })
     }
+}
+
+async fn load_one(backend: &dyn Backend, key: DocumentKey) -> Result<Loaded> {
+    let mut loaded = backend.load(std::slice::from_ref(&key)).await?;
+    loaded.pop().ok_or_else(|| {
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("the backend answered nothing for {key}"),
+        )
+    })
 }

@@ -5,6 +5,7 @@ use std::ops::{Bound, RangeBounds};
 use super::backend::{CommitFailure, EntryKind, LogEntry, LogRange, Unit};
 use super::plan::{Stamp, logged};
 use super::retry::Attempts;
+use super::turns::Turn;
 use super::{Storage, UpdateOptions};
 use crate::document::{Diff, DocumentId, DocumentKey, Version, VersionConflict};
 use crate::error::Result;
@@ -57,13 +58,14 @@ impl Storage {
         inner.check_open()?;
         let key = stream_key(stream)?;
         let mut attempts = Attempts::new(options.retry.as_ref().unwrap_or(&inner.options.retry));
-        let mut kept = None;
+        let mut kept: Option<Turn> = None;
         loop {
             let turn = match kept.take() {
-                Some(turn) => turn,
+                Some(turn) => turn.resume().await,
                 None => inner.turns.take(&key).await,
             };
-            let head = match inner.load(&key).await {
+            let (turn, loaded) = inner.load_in_turn(&key, turn).await?;
+            let head = match loaded {
                 Ok(loaded) => loaded.head.map(|head| head.version),
                 Err(error) => {
                     attempts.after_failure(error).await?;

@@ -84,12 +84,14 @@ impl<'a> Update<'a> {
     where
         T: Serialize + DeserializeOwned,
     {
-        let turn = match self.turn.take() {
-            Some(turn) => turn,
+        let mut turn = match self.turn.take() {
+            Some(turn) => turn.resume().await,
             None => self.storage.turns.take(&self.key).await,
         };
         let loaded = loop {
-            match self.storage.load(&self.key).await {
+            let loaded;
+            (turn, loaded) = self.storage.load_in_turn(&self.key, turn).await?;
+            match loaded {
                 Ok(loaded) => break loaded,
                 Err(error) => self.attempts.after_failure(error).await?,
             }
