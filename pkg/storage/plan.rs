@@ -9,7 +9,7 @@ use super::Inner;
 use super::backend::{DocumentWrite, EntryKind, LogEntry, LoggedData, LoggedEvent, Position, Unit};
 use super::base::Base;
 use super::codec::Codec;
-use crate::document::{Diff, DocumentKey, Version};
+use crate::document::{Diff, DocumentKey, MergePatch, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeKind, ChangeView, EventId, Metadata, NewData, NewEvent};
 
@@ -218,7 +218,10 @@ fn kept_merge_patch(diff: &Diff) -> Result<Option<serde_json::Value>> {
     if whole || diff.patch().determines_merge_patch() {
         return Ok(None);
     }
-    Ok(Some(diff.merge_patch()?.into_value()))
+    let merge = diff.merge_patch()?;
+    let told = MergePatch::from_patch(diff.patch())?;
+    let is_told = told.is_some_and(|told| told.value() == merge.value());
+    Ok((!is_told).then(|| merge.into_value()))
 }
 
 /// Below this an estimate is enough: no backend has so low a limit.

@@ -1,5 +1,7 @@
 //! What can be said of a patch without applying it.
 
+use bson::spec::ElementType;
+
 use super::{Patch, PatchOp, PatchValue};
 use crate::document::{PathSegment, json_patch_of};
 use crate::error::Result;
@@ -14,9 +16,9 @@ impl Patch {
         json_patch_of(self)
     }
 
-    /// Whether the merge patch of the change follows from this patch alone. It does not if arrays are
-    /// edited, whose other elements RFC 7396 repeats, or if a value is replaced by a document, where
-    /// RFC 7396 names the old one's keys.
+    /// Whether the merge patch of the change surely follows from this patch alone. It may not if arrays
+    /// are edited, whose other elements RFC 7396 repeats, or if a value is replaced by one that is an
+    /// object in JSON, where RFC 7396 names the old one's keys.
     pub(crate) fn determines_merge_patch(&self) -> bool {
         self.ops().all(|op| {
             let in_array = op
@@ -24,7 +26,7 @@ impl Patch {
                 .segments()
                 .iter()
                 .any(|segment| matches!(segment, PathSegment::Index(_)));
-            let replaces = matches!(op, PatchOp::Set { value, .. } if value.as_raw().is_document());
+            let replaces = matches!(op, PatchOp::Set { value, .. } if is_object_in_json(value));
             !in_array && !replaces
         })
     }
@@ -55,5 +57,23 @@ impl Patch {
                 32 + path + value
             })
             .sum()
+    }
+}
+
+/// Documents are, and the types that JSON lacks, in Extended JSON; and so are numbers like NaN.
+fn is_object_in_json(value: &PatchValue) -> bool {
+    let value = value.as_raw();
+    match value.kind {
+        ElementType::Double => {
+            let bits = value.bytes.try_into().map(f64::from_le_bytes);
+            !bits.is_ok_and(f64::is_finite)
+        }
+        ElementType::String
+        | ElementType::Array
+        | ElementType::Boolean
+        | ElementType::Null
+        | ElementType::Int32
+        | ElementType::Int64 => false,
+        _ => true,
     }
 }
