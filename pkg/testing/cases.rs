@@ -247,6 +247,41 @@ macro_rules! conformance {
                 core enums_and_options_change_their_shape,
                 core what_does_not_fit_the_type_is_an_error,
             }
+            [storage::limits] {
+                core the_largest_document_fits_and_one_byte_more_does_not,
+                core a_document_far_over_the_limit_is_refused,
+                core events_beyond_the_limit_are_refused,
+                core small_changes_of_large_documents_have_small_entries,
+            }
+            [storage::streams] {
+                core appended_events_are_read_back,
+                core streams_are_read_by_ranges_of_versions,
+                core appends_are_guarded_by_expected_versions,
+                core concurrent_appends_stay_together,
+                core streams_are_apart_from_documents,
+            }
+            [mapping::mappers] {
+                core default_events_are_named_after_the_collection,
+                core registered_names_take_the_place_of_the_default_ones,
+                core a_custom_mapper_serves_its_collection_only,
+                core a_mapper_sees_the_whole_change,
+                core a_failing_mapper_writes_nothing,
+                core a_panicking_mapper_writes_nothing,
+                core event_ids_follow_from_what_they_are_about,
+                core emitted_events_follow_the_mapped_ones,
+                core emitting_without_a_change_is_a_version,
+                core metadata_travels_with_the_events,
+                core unusable_events_are_refused,
+            }
+            [mapping::rendering] {
+                core default_events_hold_diff_and_merge_patch,
+                core the_log_renders_what_the_change_told,
+                core random_changes_tell_and_render_the_same,
+            }
+            [mapping::upcasting] {
+                core old_events_from_the_log_are_upcast_through_the_chain,
+                core unknown_events_fail_or_pass_as_configured,
+            }
         }
     };
 }

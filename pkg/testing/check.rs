@@ -111,15 +111,7 @@ fn replay(state: Option<RawDocumentBuf>, entry: &LogEntry, at: &str) -> Option<R
         EntryKind::Updated => {
             let patch = entry.patch.as_ref();
             let patch = patch.unwrap_or_else(|| panic!("{at}: updated without a patch"));
-            let Some(before) = state else {
-                assert!(patch.is_empty(), "{at}: a patch without a document");
-                assert!(
-                    !entry.events.is_empty(),
-                    "{at}: neither document nor events"
-                );
-                assert!(entry.after.is_none(), "{at}: a document from nothing");
-                return None;
-            };
+            let before = state.unwrap_or_else(|| panic!("{at}: updated while absent"));
             let patched = patch.apply(&before);
             let patched = patched.unwrap_or_else(|error| panic!("{at}: {error:?}"));
             let after = with_version(&patched, &entry.version_field, entry.version);
@@ -143,9 +135,12 @@ fn replay(state: Option<RawDocumentBuf>, entry: &LogEntry, at: &str) -> Option<R
         EntryKind::Appended => {
             assert!(
                 state.is_none() && entry.after.is_none(),
-                "{at}: appended beside a document"
+                "{at}: events alone where there is a document"
             );
-            assert!(!entry.events.is_empty(), "{at}: nothing appended");
+            assert!(
+                !entry.events.is_empty(),
+                "{at}: neither document nor events"
+            );
             None
         }
     }

@@ -33,6 +33,8 @@ mod cases;
 mod check;
 mod faults;
 pub mod history;
+pub mod mapping;
+mod random;
 pub mod storage;
 mod support;
 

@@ -363,14 +363,12 @@ pub async fn documents_may_be_a_hundred_levels_deep(store: &dyn TestStore) {
 /// Runs a future on a thread of its own with 64 MiB of stack.
 fn on_a_large_stack(run: impl AsyncFnOnce() + Send) {
     let runtime = tokio::runtime::Handle::current();
-    tokio::task::block_in_place(|| {
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().stack_size(64 << 20);
-            let thread = thread.spawn_scoped(scope, || runtime.block_on(run()));
-            if let Err(panic) = thread.expect("a thread starts").join() {
-                std::panic::resume_unwind(panic);
-            }
-        });
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(64 << 20);
+        let thread = thread.spawn_scoped(scope, || runtime.block_on(run()));
+        if let Err(panic) = thread.expect("a thread starts").join() {
+            std::panic::resume_unwind(panic);
+        }
     });
 }
 
