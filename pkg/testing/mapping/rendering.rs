@@ -15,9 +15,12 @@ use crate::testing::{TestStore, check_log};
 async fn tells_the_same(storage: &Storage, documents: &[Option<Document>]) -> Vec<Event> {
     let mut told = Vec::new();
     for document in documents {
-        let change = storage.update_with("things", "t", UpdateOptions::new(), |_: Option<Document>, _| {
-            Ok::<_, std::convert::Infallible>(document.clone())
-        });
+        let change = storage.update_with(
+            "things",
+            "t",
+            UpdateOptions::new(),
+            |_: Option<Document>, _| Ok::<_, std::convert::Infallible>(document.clone()),
+        );
         told.extend(change.await.unwrap().events().iter().cloned());
     }
     let log = check_log(storage.backend().as_ref(), &DocumentKey::new("things", "t")).await;
