@@ -282,6 +282,16 @@ macro_rules! conformance {
                 core old_events_from_the_log_are_upcast_through_the_chain,
                 core unknown_events_fail_or_pass_as_configured,
             }
+            [storage::queries] {
+                core filters_find_what_they_say,
+                core results_are_sorted_and_limited,
+                core pages_go_through_everything_once,
+                core unindexed_queries_are_refused,
+                core random_queries_give_what_the_rules_say,
+                core a_declared_unique_index_refuses_its_own_caller_only,
+                core indexes_are_created_and_verified_on_opening,
+                core foreign_documents_are_found,
+            }
         }
     };
 }

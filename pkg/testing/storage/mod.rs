@@ -6,6 +6,8 @@ pub mod concurrency;
 pub mod foreign;
 pub mod limits;
 pub mod names;
+pub mod queries;
+mod reference;
 pub mod retries;
 pub mod streams;
 pub mod transactions;
