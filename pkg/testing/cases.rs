@@ -292,6 +292,39 @@ macro_rules! conformance {
                 core indexes_are_created_and_verified_on_opening,
                 core foreign_documents_are_found,
             }
+            [backend::commits] {
+                core conditions_compare_the_stored_document,
+                core units_are_committed_together,
+                core whatever_fails_nothing_is_written,
+                core one_of_many_commits_on_one_version_succeeds,
+                core checks_prevent_write_skew,
+                core a_deletion_keeps_the_log,
+                core many_keys_are_loaded_in_their_order,
+                core a_fence_holds_off_a_former_owner,
+            }
+            [backend::records] {
+                core records_are_written_and_read,
+                core records_are_paged_in_the_order_of_keys,
+            }
+            [backend::leases] {
+                core a_lease_has_one_owner,
+                core a_takeover_raises_the_fence,
+                core a_lease_that_ran_out_is_a_new_one,
+                core a_checkpoint_prolongs_the_lease,
+                durable a_checkpoint_is_there_after_reopening,
+            }
+            [backend::log] {
+                core ranges_of_the_log_are_read,
+                core entries_come_back_as_committed,
+                core positions_rise_and_stay,
+            }
+            [backend::tail] {
+                core the_log_is_followed_from_the_beginning,
+                core the_log_is_followed_from_now,
+                core the_log_is_followed_from_a_cursor,
+                core following_while_writers_write_leaves_nothing_out,
+                core a_tail_that_is_not_polled_holds_up_nobody,
+            }
         }
     };
 }

@@ -28,6 +28,7 @@
     reason = "a case fails by panicking"
 )]
 
+pub mod backend;
 pub mod bus;
 mod cases;
 mod check;

@@ -247,11 +247,7 @@ fn nobody_else() -> Error {
 ///
 /// # Panics
 /// When it does not hold within half a minute, naming it.
-pub async fn eventually<F, Fut>(what: &str, mut holds: F)
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = bool>,
-{
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let begin = Instant::now();
     while !holds().await {
         assert!(
