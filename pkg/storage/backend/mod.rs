@@ -6,6 +6,7 @@
 
 mod entry;
 mod lease;
+mod position;
 mod render;
 mod tail;
 mod unit;
@@ -23,10 +24,11 @@ use super::query::{CollectionSpec, Query};
 use crate::document::{DocumentKey, Version};
 use crate::error::{Error, ErrorKind, Result};
 
-pub use entry::{EntryKind, LogEntry, LoggedData, LoggedEvent, PARTITIONS, Position};
+pub use entry::{EntryKind, LogEntry, LoggedData, LoggedEvent, PARTITIONS};
 #[cfg(feature = "mongodb")]
 pub(crate) use entry::{log_id, read_log_id};
 pub use lease::{Lease, LeaseRequest};
+pub use position::Position;
 pub use tail::{Cursor, TailFrom, TailItem};
 pub use unit::{
     CommitFailure, CommitReceipt, Condition, DocumentWrite, Fence, Record, RecordWrite, Unit,

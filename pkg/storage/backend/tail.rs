@@ -1,6 +1,7 @@
 use bson::RawDocumentBuf;
 
-use super::entry::{LogEntry, Position};
+use super::entry::LogEntry;
+use super::position::Position;
 
 /// Where to begin following the log.
 #[derive(Debug, Clone, PartialEq)]

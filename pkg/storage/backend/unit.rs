@@ -2,7 +2,8 @@ use std::fmt;
 
 use bson::RawDocumentBuf;
 
-use super::entry::{LogEntry, Position};
+use super::entry::LogEntry;
+use super::position::Position;
 use crate::document::{DocumentKey, Version};
 use crate::error::Error;
 

@@ -20,6 +20,9 @@ const HEADS_AT_ONCE: usize = 8;
 /// largest size.
 const KEYS_PER_COMMAND: usize = 1_000;
 
+/// How many ranges of log keys go into one `$or`: the server plans each by itself.
+const HEADS_PER_COMMAND: usize = 100;
+
 pub(super) async fn load(store: &Store, keys: &[DocumentKey]) -> Result<Vec<Loaded>> {
     match keys {
         [] => Ok(Vec::new()),
@@ -171,33 +174,39 @@ async fn read_collection(
         .collect()
 }
 
-/// The log entries at exactly these versions, which usually are the heads.
+/// The newest log entries from these versions on: usually the ones at the versions themselves, newer ones
+/// where a document was restored to an older state.
 async fn read_heads_at(
     store: &Store,
     versions: &HashMap<&DocumentKey, Version>,
 ) -> Result<HashMap<DocumentKey, LogHead>> {
     let versions: Vec<_> = versions.iter().collect();
-    let reads = versions.chunks(KEYS_PER_COMMAND).map(|versions| {
-        let mut ids = RawArrayBuf::new();
+    let reads = versions.chunks(HEADS_PER_COMMAND).map(|versions| {
+        let mut ranges = RawArrayBuf::new();
         for (key, version) in versions {
-            ids.push(log_id(key, **version));
+            let from = log_id(key, **version);
+            let to = log_id_bound(key, bson::RawBson::MaxKey);
+            ranges.push(rawdoc! { "_id": { "$gte": from, "$lte": to } });
         }
         store.find(rawdoc! {
             "find": LOG,
-            "filter": { "_id": { "$in": ids } },
+            "filter": { "$or": ranges },
             "projection": { "kind": 1 },
-            "batchSize": versions.len() as i32 + 1,
             "readConcern": store.read_concern(),
         })
     });
     let found = try_join_all(reads)
         .await
         .map_err(|failure| failure.into_error("reading the log"))?;
-    found
-        .iter()
-        .flatten()
-        .map(|entry| read_head(entry))
-        .collect()
+    let mut heads: HashMap<DocumentKey, LogHead> = HashMap::new();
+    for entry in found.iter().flatten() {
+        let (key, head) = read_head(entry)?;
+        let newest = heads.entry(key).or_insert(head);
+        if head.version > newest.version {
+            *newest = head;
+        }
+    }
+    Ok(heads)
 }
 
 async fn with_head(store: &Store, key: &DocumentKey) -> Result<(DocumentKey, Option<LogHead>)> {
@@ -227,14 +236,17 @@ async fn head(store: &Store, key: &DocumentKey) -> Result<Option<LogHead>> {
 
 /// All log keys of a document, as a range of `_id`.
 pub(super) fn newest_first(key: &DocumentKey) -> RawDocumentBuf {
-    let bound = |v: bson::RawBson| {
-        let mut id = RawDocumentBuf::new();
-        id.append(cstr!("c"), key.collection());
-        id.append(cstr!("d"), key.id().to_raw());
-        id.append(cstr!("v"), v);
-        id
-    };
+    let bound = |v| log_id_bound(key, v);
     rawdoc! { "$gte": bound(bson::RawBson::MinKey), "$lte": bound(bson::RawBson::MaxKey) }
+}
+
+/// A log key with something else than a version, to bound a range.
+fn log_id_bound(key: &DocumentKey, v: bson::RawBson) -> RawDocumentBuf {
+    let mut id = RawDocumentBuf::new();
+    id.append(cstr!("c"), key.collection());
+    id.append(cstr!("d"), key.id().to_raw());
+    id.append(cstr!("v"), v);
+    id
 }
 
 pub(super) fn read_head(entry: &RawDocument) -> Result<(DocumentKey, LogHead)> {
