@@ -325,6 +325,12 @@ macro_rules! conformance {
                 core following_while_writers_write_leaves_nothing_out,
                 core a_tail_that_is_not_polled_holds_up_nobody,
             }
+            [log] {
+                core entries_say_what_happened,
+                core every_hundredth_version_holds_the_whole_document,
+                core random_changes_replay_to_the_stored_bytes,
+                core failed_updates_leave_no_trace,
+            }
         }
     };
 }

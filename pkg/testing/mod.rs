@@ -34,6 +34,7 @@ mod cases;
 mod check;
 mod faults;
 pub mod history;
+pub mod log;
 pub mod mapping;
 mod random;
 pub mod storage;
