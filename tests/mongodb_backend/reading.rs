@@ -1,6 +1,5 @@
 use bson::{Document, doc};
 use nodestorage::ErrorKind;
-use nodestorage::document::Version;
 use nodestorage::storage::backend::{Backend, EntryKind, Unit, version_of};
 
 use crate::world::{create, entry, update, user, world};
