@@ -1,7 +1,6 @@
 //! How large documents and log entries may be.
 
-use bson::raw::cstr;
-use bson::{Binary, Document, doc, rawdoc, spec::BinarySubtype};
+use bson::{Binary, Document, doc, spec::BinarySubtype};
 use serde_json::json;
 
 use crate::document::DocumentKey;
@@ -13,20 +12,6 @@ use crate::testing::{TestStore, check_log};
 
 fn blob(bytes: usize) -> Document {
     doc! { "blob": Binary { subtype: BinarySubtype::Generic, bytes: vec![7; bytes] } }
-}
-
-/// The stored size of [`blob`] without its bytes, under the id 1.
-fn overhead() -> usize {
-    let mut stored = rawdoc! { "_id": 1 };
-    stored.append(
-        cstr!("blob"),
-        Binary {
-            subtype: BinarySubtype::Generic,
-            bytes: Vec::new(),
-        },
-    );
-    stored.append(cstr!("version"), 1_i64);
-    stored.as_bytes().len()
 }
 
 async fn fits(storage: &Storage, collection: &str, bytes: usize) -> bool {
@@ -50,51 +35,37 @@ async fn fits(storage: &Storage, collection: &str, bytes: usize) -> bool {
     }
 }
 
-/// A document is created up to the size that fits into its log entry, which is found and printed; one
-/// byte more is `TooLarge` before anything is sent, nothing is written, and the next update goes on.
+/// A document is created up to the size that fits into its log entry, which is printed; one byte more is
+/// `TooLarge` before anything is sent, nothing is written, and the next update goes on.
 pub async fn the_largest_document_fits_and_one_byte_more_does_not(store: &dyn TestStore) {
     let storage = open(store).await;
     let can = storage.backend().capabilities();
-    // An entry has at least this beside the document; then half the distance again and again.
-    let (mut fitting, mut failing) = (0, can.max_document_bytes.min(can.max_entry_bytes));
-    let mut tries = 0;
-    while failing - fitting > 1 {
-        // First close to where it must be, for every try writes megabytes.
-        let middle = match tries {
-            0 => failing - 2_048,
-            1 => failing.min(fitting + 2_048) - 1,
-            _ => fitting + (failing - fitting) / 2,
-        };
-        let middle = middle.clamp(fitting + 1, failing - 1);
-        // Names of one length: they are part of the log entry.
-        let collection = format!("blobs{tries:02}");
-        if fits(&storage, &collection, middle).await {
-            fitting = middle;
-        } else {
-            failing = middle;
-            assert_eq!(
-                load_raw(&storage, &DocumentKey::new(collection, 1)).await,
-                None
-            );
-        }
-        tries += 1;
-    }
-    let largest = fitting + overhead();
-    assert!(fitting > 0 && largest <= can.max_document_bytes);
+    // What document and entry have beside the bytes. The name is part of the entry, so all have one length.
+    let small = DocumentKey::new("blobs1", 1);
+    assert!(fits(&storage, "blobs1", 1_000).await);
+    let document = load_raw(&storage, &small).await.unwrap();
+    let entry = log_of(&storage, &small).await.remove(0);
+    let beside_document = document.as_bytes().len() - 1_000;
+    let beside_entry = entry.to_raw().unwrap().as_bytes().len() - 1_000;
+    let largest =
+        (can.max_document_bytes - beside_document).min(can.max_entry_bytes - beside_entry);
     print_line(&format!(
-        "largest document created with its log entry: {largest} bytes (documents up to {}, entries up to {})",
-        can.max_document_bytes, can.max_entry_bytes
+        "largest document created with its log entry: {} bytes (documents up to {}, entries up to {})",
+        largest + beside_document,
+        can.max_document_bytes,
+        can.max_entry_bytes
     ));
-    let key = DocumentKey::new("largest", 1);
-    assert!(!fits(&storage, "largest", failing).await);
+    let key = DocumentKey::new("blobs2", 1);
+    assert!(!fits(&storage, "blobs2", largest + 1).await);
+    assert_eq!(load_raw(&storage, &key).await, None);
     assert!(log_of(&storage, &key).await.is_empty());
-    assert!(fits(&storage, "largest", fitting).await);
+    assert!(fits(&storage, "blobs2", largest).await);
     assert!(
-        !fits(&storage, "largest", failing + 100).await,
+        !fits(&storage, "blobs2", largest + 100).await,
         "an update is bounded too"
     );
     storage
-        .update("largest", 1, |_: Option<Document>| blob(1))
+        .update("blobs2", 1, |_: Option<Document>| blob(1))
         .await
         .unwrap();
     let log = check_log(storage.backend().as_ref(), &key).await;
