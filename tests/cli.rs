@@ -189,8 +189,8 @@ fn documents_and_their_past_are_printed() {
     let url = folder.url();
     let file = folder.file(
         "a.jsonl",
-        "{\"id\":7,\"at\":\"2012-01-01\",\"doc\":{\"$ref\":\"data\",\"n\":1}}\n\
-         {\"id\":7,\"doc\":{\"$ref\":\"data\",\"n\":2}}\n{\"id\":7,\"doc\":null}\n",
+        "{\"id\":7,\"at\":\"2012-01-01\",\"doc\":{\"$ref\":\"data\",\"n\":1,\"d\":{\"$date\":\"no date\"}}}\n\
+         {\"id\":7,\"doc\":{\"$ref\":\"data\",\"n\":2,\"d\":{\"$date\":\"no date\"}}}\n{\"id\":7,\"doc\":null}\n",
     );
     succeeds(&[
         "import",
@@ -219,7 +219,7 @@ fn documents_and_their_past_are_printed() {
     let first: Value = serde_json::from_slice(&get(&["--version", "1"]).stdout).unwrap();
     assert_eq!(
         first,
-        json!({"_id": 7, "$ref": "data", "n": 1, "version": 1})
+        json!({"_id": 7, "$ref": "data", "n": 1, "d": {"$date": "no date"}, "version": 1})
     );
     let gone = get(&[]);
     assert_eq!(gone.status.code(), Some(1));

@@ -5,10 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bson::Document;
+use bson::RawDocumentBuf;
 use indicatif::ProgressBar;
 use nodestorage::{
-    Change, ChangeKind, DocumentId, Metadata, Storage, UpdateContext, UpdateOptions, Version,
+    ChangeKind, DocumentId, Error, ErrorKind, Metadata, Storage, UpdateContext, UpdateOptions,
+    Version,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -147,12 +148,12 @@ async fn write(
     while let Some(line) = lines.recv().await {
         let (number, id) = (line.number, line.id.clone());
         match write_line(&storage, &collection, line).await {
-            Ok(change) => {
+            Ok((kind, version)) => {
                 bar.inc(1);
                 imported.lines += 1;
-                if change.kind() != ChangeKind::Unchanged {
+                if kind != ChangeKind::Unchanged {
                     imported.versions += 1;
-                    imported.first.entry(id).or_insert(change.version());
+                    imported.first.entry(id).or_insert(version);
                 }
             }
             Err(error) => {
@@ -168,7 +169,7 @@ async fn write_line(
     storage: &Storage,
     collection: &str,
     line: Line,
-) -> nodestorage::Result<Change<Document>> {
+) -> nodestorage::Result<(ChangeKind, Version)> {
     let mut metadata = Metadata::new();
     if let Some(at) = line.at {
         metadata = metadata.with_extra("at", at);
@@ -179,11 +180,19 @@ async fn write_line(
         .with_whole_document();
     match line.document {
         Some(document) => {
-            let whole = move |_: Option<Document>, _: &mut UpdateContext| document.clone();
-            storage
+            // Raw, because typed BSON takes keys such as `$date` for Extended JSON.
+            let document = RawDocumentBuf::try_from(document).map_err(|e| {
+                Error::new(ErrorKind::Serialization, "the document has no BSON form").with_source(e)
+            })?;
+            let whole = move |_: Option<RawDocumentBuf>, _: &mut UpdateContext| document.clone();
+            let change = storage
                 .update_with(collection, line.id, options, whole)
-                .await
+                .await?;
+            Ok((change.kind(), change.version()))
         }
-        None => storage.delete_with(collection, line.id, options).await,
+        None => {
+            let change = storage.delete_with(collection, line.id, options).await?;
+            Ok((change.kind(), change.version()))
+        }
     }
 }

@@ -84,6 +84,23 @@ impl<T> Change<T> {
     }
 }
 
+impl<T> Change<T> {
+    /// The same change, its documents to be read as another type.
+    pub(super) fn retyped<U>(self) -> Change<U> {
+        Change {
+            key: self.key,
+            version_field: self.version_field,
+            kind: self.kind,
+            version: self.version,
+            diff: self.diff,
+            committed: self.committed,
+            delivery: self.delivery,
+            events: self.events,
+            document: PhantomData,
+        }
+    }
+}
+
 impl<T: DeserializeOwned> Change<T> {
     /// The document before the change.
     ///

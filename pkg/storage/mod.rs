@@ -32,7 +32,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use bson::Document;
+use bson::{Document, RawDocumentBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
@@ -295,10 +295,12 @@ impl Storage {
         id: impl Into<DocumentId>,
         options: UpdateOptions,
     ) -> Result<Change<Document>> {
-        let gone = |_: Option<Document>, _: &mut UpdateContext| {
-            Ok::<Option<Document>, std::convert::Infallible>(None)
+        // Raw, so that whatever is stored can be deleted, also what does not read as a `Document`.
+        let gone = |_: Option<RawDocumentBuf>, _: &mut UpdateContext| {
+            Ok::<Option<RawDocumentBuf>, std::convert::Infallible>(None)
         };
-        Ok(self.update_with(collection, id, options, gone).await?)
+        let change = self.update_with(collection, id, options, gone).await?;
+        Ok(change.retyped())
     }
 
     /// Ends the storage: refuses new calls with `Closed`, waits for commits under way, and closes the

@@ -286,8 +286,8 @@ impl Transaction {
     /// # Errors
     /// As for [`update`](Self::update).
     pub async fn delete(&self, collection: &str, id: impl Into<DocumentId>) -> Result<()> {
-        let gone = |_: Option<bson::Document>| {
-            Ok::<Option<bson::Document>, std::convert::Infallible>(None)
+        let gone = |_: Option<RawDocumentBuf>| {
+            Ok::<Option<RawDocumentBuf>, std::convert::Infallible>(None)
         };
         Ok(self.update(collection, id, gone).await?)
     }
