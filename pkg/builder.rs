@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{DefaultEventMapper, EventMapper};
 use crate::relay::{Relay, RelayHandle, RelayOptions};
 use crate::storage::backend::Backend;
-use crate::storage::{CollectionSpec, Parts, RetryPolicy, Storage};
+use crate::storage::{CollectionSpec, CommitOptions, Parts, RetryPolicy, Storage};
 
 /// Puts a [`Storage`] together; made by [`Storage::builder`].
 ///
@@ -40,6 +40,7 @@ pub struct StorageBuilder {
     specs: Vec<CollectionSpec>,
     version_field: String,
     retry: RetryPolicy,
+    commits: CommitOptions,
     clock: Arc<dyn Clock>,
     buses: Vec<Arc<dyn EventBus>>,
     relay: RelayOptions,
@@ -60,6 +61,7 @@ impl Storage {
             specs: Vec::new(),
             version_field: "version".to_owned(),
             retry: RetryPolicy::default(),
+            commits: CommitOptions::default(),
             clock: Arc::new(SystemClock),
             buses: Vec::new(),
             relay: RelayOptions::default(),
@@ -122,6 +124,12 @@ impl StorageBuilder {
     /// Sets how often and how fast calls are tried again.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
+        self
+    }
+
+    /// Sets how updates are put together into commits, and what is kept in memory.
+    pub fn commits(mut self, options: CommitOptions) -> Self {
+        self.commits = options;
         self
     }
 
@@ -193,6 +201,7 @@ impl StorageBuilder {
             specs: specs.map(|spec| (spec.name.clone(), spec)).collect(),
             version_field: self.version_field,
             retry: self.retry,
+            commits: self.commits,
             clock: self.clock,
         });
         if let Some(relay) = relay {

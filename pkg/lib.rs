@@ -75,8 +75,9 @@ pub use history::{
     Revision, VersionRange,
 };
 pub use storage::{
-    Change, Collection, CollectionSpec, Index, Order, Outcome, Page, Query, RetryPolicy, Storage,
-    Stored, Transaction, UpdateContext, UpdateError, UpdateOptions,
+    Change, Collection, CollectionSpec, CommitOptions, CommitStatistics, Index, Order, Outcome,
+    Page, Query, RetryPolicy, Storage, Stored, Transaction, UpdateContext, UpdateError,
+    UpdateOptions,
 };
 
 /// The code in README and docs compiles.

@@ -25,6 +25,36 @@ pub(super) struct Base {
 }
 
 impl Base {
+    /// Whether this is the same state, byte for byte.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let same_bytes = match (&self.document, &other.document) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a.as_bytes() == b.as_bytes(),
+            (None, None) => true,
+            _ => false,
+        };
+        same_bytes
+            && self.condition == other.condition
+            && self.adopt == other.adopt
+            && self.next == other.next
+    }
+
+    /// The last version that was used.
+    pub(super) fn last(&self) -> Version {
+        Version::new(self.next.get().saturating_sub(1))
+    }
+
+    /// The state after a change on top of this one has been committed.
+    pub(super) fn after(&self, document: Option<Arc<RawDocumentBuf>>) -> Self {
+        let version = document.is_some().then_some(self.next);
+        Self {
+            condition: version.map_or(Condition::Absent, Condition::Version),
+            document,
+            version,
+            adopt: None,
+            next: self.next.next(),
+        }
+    }
+
     /// Relates document and log. The states another program can leave behind (no version field, a jump
     /// of the version, a document restored, re-created or deleted) need an `adopted` entry first, at one
     /// above the highest version known.

@@ -136,13 +136,18 @@ impl<T: Serialize + DeserializeOwned> Collection<T> {
     ) -> Result<Change<T>, V::Error> {
         let key = DocumentKey::new(Arc::clone(&self.name), id);
         let options = UpdateOptions::default();
-        let mut update = Update::new(&self.storage.inner, key.clone(), options).await?;
+        let mut update = Update::new(&self.storage.inner, key.clone(), options, false).await?;
         loop {
             let (document, run) = update.start::<T>().await?;
-            let Some(mut document) = document else {
-                return Err(Error::new(ErrorKind::NotFound, format!("{key} not found")).into());
+            let outcome = match document {
+                Some(mut document) => f(&mut document).into_verdict().map(|()| document),
+                None => Err(Error::new(ErrorKind::NotFound, format!("{key} not found")).into()),
             };
-            f(&mut document).into_verdict()?;
+            let document = match outcome {
+                Ok(document) => document,
+                Err(error) if update.stands(run).await? => return Err(error),
+                Err(_) => continue,
+            };
             match update.finish(run, Some(document)).await? {
                 Ran::Done(change) => return Ok(change),
                 Ran::Again => {}

@@ -25,6 +25,7 @@ mod stream;
 mod transaction;
 mod turns;
 mod update;
+mod wait;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +40,7 @@ use tokio::sync::OnceCell;
 
 use self::backend::{Backend, Loaded, Position};
 use self::engine::Engine;
-use self::turns::{Turn, Turns};
+use self::turns::Turns;
 use self::update::{Ran, Update};
 use crate::clock::Clock;
 use crate::document::{DocumentId, DocumentKey, validate_collection_name};
@@ -51,6 +52,7 @@ pub(crate) use codec::Codec;
 pub use collection::Collection;
 pub use context::{UpdateContext, UpdateOptions};
 pub use delivery::Delivery;
+pub use engine::{CommitOptions, CommitStatistics};
 pub use outcome::{Outcome, UpdateError, Verdict};
 pub(crate) use plan::SNAPSHOT_EVERY;
 pub use query::{CollectionSpec, Filter, Index, Order, Page, Query};
@@ -74,12 +76,15 @@ pub(crate) struct Parts {
     pub(crate) specs: HashMap<String, CollectionSpec>,
     pub(crate) version_field: String,
     pub(crate) retry: RetryPolicy,
+    pub(crate) commits: CommitOptions,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 pub(crate) struct Inner {
     engine: Engine,
     turns: Arc<Turns>,
+    /// What lanes of streams are opened with.
+    streams: Arc<CollectionSpec>,
     options: Parts,
     opened: Mutex<HashMap<String, Arc<OnceCell<Arc<CollectionSpec>>>>>,
     delivery: OnceLock<Arc<dyn Delivery>>,
@@ -93,7 +98,8 @@ impl Storage {
     pub(crate) fn from_parts(parts: Parts) -> Self {
         Self {
             inner: Arc::new(Inner {
-                engine: Engine::new(Arc::clone(&parts.backend)),
+                engine: Engine::new(Arc::clone(&parts.backend), parts.commits.clone()),
+                streams: Arc::new(CollectionSpec::new(stream::STREAMS)),
                 turns: Arc::default(),
                 opened: Mutex::default(),
                 delivery: OnceLock::new(),
@@ -230,10 +236,14 @@ impl Storage {
         R: Outcome<T>,
     {
         let key = DocumentKey::new(collection, id);
-        let mut update = Update::new(&self.inner, key, options).await?;
+        let mut update = Update::new(&self.inner, key, options, false).await?;
         loop {
             let (document, mut run) = update.start::<T>().await?;
-            let after = f(document, &mut run.context).into_result()?;
+            let after = match f(document, &mut run.context).into_result() {
+                Ok(after) => after,
+                Err(rejected) if update.stands(run).await? => return Err(rejected),
+                Err(_) => continue,
+            };
             match update.finish(run, after).await? {
                 Ran::Done(change) => return Ok(change),
                 Ran::Again => {}
@@ -260,10 +270,14 @@ impl Storage {
         Fut: Future<Output = R>,
     {
         let key = DocumentKey::new(collection, id);
-        let mut update = Update::new(&self.inner, key, options).await?;
+        let mut update = Update::new(&self.inner, key, options, true).await?;
         loop {
             let (document, run) = update.start::<T>().await?;
-            let after = f(document, run.context.clone()).await.into_result()?;
+            let after = match f(document, run.context.clone()).await.into_result() {
+                Ok(after) => after,
+                Err(rejected) if update.stands(run).await? => return Err(rejected),
+                Err(_) => continue,
+            };
             match update.finish(run, after).await? {
                 Ran::Done(change) => return Ok(change),
                 Ran::Again => {}
@@ -301,6 +315,12 @@ impl Storage {
         };
         let change = self.update_with(collection, id, options, gone).await?;
         Ok(change.retyped())
+    }
+
+    /// What the commit engine has done since the storage was opened.
+    #[must_use]
+    pub fn commit_statistics(&self) -> CommitStatistics {
+        self.inner.engine.statistics()
     }
 
     /// Ends the storage: refuses new calls with `Closed`, waits for commits under way, and closes the
@@ -370,18 +390,6 @@ impl Inner {
             .engine
             .spawn(async move { load_one(backend.as_ref(), key).await });
         loading.await.map_err(|_| engine::closed())?
-    }
-
-    /// As [`load`](Self::load) for whoever has the turn, which is kept meanwhile however long it takes.
-    async fn load_in_turn(&self, key: &DocumentKey, turn: Turn) -> Result<(Turn, Result<Loaded>)> {
-        let (backend, key) = (Arc::clone(self.backend()), key.clone());
-        turn.entrust();
-        let loading = self.engine.spawn(async move {
-            let loaded = load_one(backend.as_ref(), key).await;
-            turn.hand_back();
-            (turn, loaded)
-        });
-        loading.await.map_err(|_| engine::closed())
     }
 
     /// Opens a collection on its first use, once per process.

@@ -6,7 +6,7 @@ use bson::{DateTime, RawDocumentBuf};
 use uuid::Uuid;
 
 use super::Inner;
-use super::backend::{DocumentWrite, EntryKind, LogEntry, LoggedData, LoggedEvent, Position, Unit};
+use super::backend::{EntryKind, LogEntry, LoggedData, LoggedEvent, Position};
 use super::base::Base;
 use super::codec::Codec;
 use crate::document::{Diff, DocumentKey, MergePatch, Version};
@@ -22,10 +22,12 @@ pub(crate) const SNAPSHOT_EVERY: u64 = 100;
 pub(super) struct Planned {
     pub(super) kind: ChangeKind,
     pub(super) diff: Diff,
-    pub(super) write: Option<DocumentWrite>,
-    /// The adoption, if the log has to catch up first.
-    pub(super) adopted: Option<LogEntry>,
-    pub(super) entry: Arc<LogEntry>,
+    /// The new document with its version; `None` if there is none.
+    pub(super) after: Option<Arc<RawDocumentBuf>>,
+    /// Whether the document is written or deleted.
+    pub(super) writes: bool,
+    /// The adoption, if the log has to catch up first, and the change.
+    pub(super) entries: Vec<LogEntry>,
 }
 
 /// What all entries of one commit have in common.
@@ -163,25 +165,13 @@ impl Planned {
             // A snapshot that does not fit is left out: reading goes back to the one before.
             entry.after = Some(after.as_ref().clone());
         }
-        let write = after.is_some() || base.document.is_some();
         Ok(Some(Self {
             kind,
             diff,
-            write: write.then(|| DocumentWrite {
-                key: key.clone(),
-                condition: base.condition,
-                document: after.as_deref().cloned(),
-            }),
-            adopted,
-            entry: Arc::new(entry),
+            writes: after.is_some() || base.document.is_some(),
+            after,
+            entries: adopted.into_iter().chain([entry]).collect(),
         }))
-    }
-
-    /// Adds the change to a unit.
-    pub(super) fn add_to(&mut self, unit: &mut Unit) {
-        unit.writes.extend(self.write.take());
-        unit.entries.extend(self.adopted.take());
-        unit.entries.push(self.entry.as_ref().clone());
     }
 }
 

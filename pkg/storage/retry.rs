@@ -168,6 +168,24 @@ impl Attempts {
         self.pause(delay, error).await
     }
 
+    /// Goes on at once, or gives up at the deadline: what was in the way is no doing of other writers
+    /// and no outage.
+    ///
+    /// # Errors
+    /// `Timeout` with `error` as its source.
+    pub(crate) async fn again(&mut self, error: Error) -> Result<(), Error> {
+        if Instant::now() < self.deadline {
+            // Whoever has got further goes first.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Timeout,
+            "the deadline passed; nothing was written",
+        )
+        .with_source(error))
+    }
+
     async fn pause(&mut self, delay: Option<Duration>, error: Error) -> Result<(), Error> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         match delay {

@@ -2,17 +2,18 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use super::backend::{CommitFailure, EntryKind, LogEntry, LogRange, Unit};
+use super::backend::{EntryKind, LogEntry, LogRange};
+use super::engine::{Answer, Part, Proposal, View, Want};
 use super::plan::{Stamp, logged};
 use super::retry::Attempts;
-use super::turns::Turn;
+use super::update::moved;
 use super::{Storage, UpdateOptions};
 use crate::document::{Diff, DocumentId, DocumentKey, Version, VersionConflict};
 use crate::error::Result;
 use crate::event::{Event, NewEvent};
 
 /// The collection name under which streams are logged; no collection of a user's can have it.
-const STREAMS: &str = "nodestorage.streams";
+pub(super) const STREAMS: &str = "nodestorage.streams";
 
 /// How many log entries are read at a time.
 const PAGE: usize = 256;
@@ -58,60 +59,90 @@ impl Storage {
         inner.check_open()?;
         let key = stream_key(stream)?;
         let mut attempts = Attempts::new(options.retry.as_ref().unwrap_or(&inner.options.retry));
-        let mut kept: Option<Turn> = None;
+        let _place = inner.engine.admit(attempts.deadline()).await?;
+        let since = inner.engine.tick();
+        let mut want = Want::Newest;
+        let mut lost = None;
         loop {
-            let turn = match kept.take() {
-                Some(turn) => turn.resume().await,
-                None => inner.turns.take(&key).await,
+            if let Some(source) = lost.take() {
+                attempts.again(source).await?;
+            }
+            let turn = match inner.turns.is_taken(&key) {
+                true => Some(inner.turns.take(&key).await),
+                false => None,
             };
-            let (turn, loaded) = inner.load_in_turn(&key, turn).await?;
-            let head = match loaded {
-                Ok(loaded) => loaded.head.map(|head| head.version),
+            let (_lane, view) = match inner.engine.begin(&key, &inner.streams, want).await {
+                Ok(entered) => entered,
                 Err(error) => {
                     attempts.after_failure(error).await?;
                     continue;
                 }
             };
-            if !options.expected.accepts(head) {
+            let version = view.base.last();
+            let head = (version > Version::NONE).then_some(version);
+            let accepted = options.expected.accepts(head);
+            if !accepted || events.is_empty() {
+                if view.seen <= Some(since) {
+                    // Not to be handed out before the database has confirmed it.
+                    want = Want::Since(since);
+                    continue;
+                }
+                if accepted {
+                    let events = Vec::new();
+                    return Ok(Appended { version, events });
+                }
                 let conflict = VersionConflict::new(options.expected, head);
                 return Err(conflict.into_error(&key));
             }
-            let mut version = head.unwrap_or(Version::NONE);
-            if events.is_empty() {
-                let events = Vec::new();
-                return Ok(Appended { version, events });
-            }
-            let mut unit = Unit::default();
-            let stamp = Stamp::new(inner);
-            for event in &events {
-                version = version.next();
-                unit.entries
-                    .push(self.stream_entry(stamp, &key, version, event, &options)?);
-            }
-            let mut committed = inner
-                .engine
-                .commit(unit, vec![turn], attempts.deadline())
-                .await?;
-            match committed.result {
-                Ok(receipt) => {
-                    inner.note_commit(receipt.position, true);
-                    let entries = committed.unit.entries.iter();
-                    let events = entries
-                        .map(LogEntry::to_events)
-                        .collect::<Result<Vec<_>>>()?;
+            want = Want::Newest;
+            let proposal = self.stream_proposal(&key, view, &events, &options, &attempts)?;
+            match inner.engine.propose(proposal, turn).await? {
+                None => lost = Some(moved(&key)),
+                Some(Answer::Committed { position, entries }) => {
+                    inner.note_commit(position, true);
+                    let version = entries.last().map_or(version, |entry| entry.version);
+                    let events = entries.iter().map(LogEntry::to_events);
+                    let events = events.collect::<Result<Vec<_>>>()?;
                     let events = events.into_iter().flatten().collect();
                     return Ok(Appended { version, events });
                 }
-                Err(CommitFailure::Conflict { source, .. }) => {
-                    kept = committed.turns.pop();
+                Some(Answer::Again { own: true, source }) => {
                     attempts.after_conflict(source).await?;
                 }
-                Err(failure @ CommitFailure::Failed(_)) => {
-                    attempts.after_failure(failure.into_error()).await?;
-                }
-                Err(failure) => return Err(failure.into_error()),
+                Some(Answer::Again { own: false, source }) => lost = Some(source),
+                Some(Answer::Failed(error)) => attempts.after_failure(error).await?,
+                Some(Answer::Unknown(error)) => return Err(error),
             }
         }
+    }
+
+    fn stream_proposal(
+        &self,
+        key: &DocumentKey,
+        view: View,
+        events: &[NewEvent],
+        options: &UpdateOptions,
+        attempts: &Attempts,
+    ) -> Result<Proposal> {
+        let stamp = Stamp::new(&self.inner);
+        let mut after = view.base.clone();
+        let mut entries = Vec::with_capacity(events.len());
+        for event in events {
+            entries.push(self.stream_entry(stamp, key, after.next, event, options)?);
+            after = after.after(None);
+        }
+        Ok(Proposal {
+            parts: vec![Part {
+                key: key.clone(),
+                generation: view.generation,
+                before: view.base,
+                after,
+                writes: false,
+            }],
+            entries,
+            checks: Vec::new(),
+            deadline: attempts.deadline(),
+        })
     }
 
     /// Reads the events of a stream whose versions lie in a range, oldest first. A stream that was never

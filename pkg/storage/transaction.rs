@@ -1,6 +1,7 @@
 //! Several documents, all or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,12 +9,13 @@ use bson::RawDocumentBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::backend::{CommitFailure, Unit};
+use super::backend::Position;
 use super::base::Base;
 use super::codec::Codec;
-use super::engine::closed;
+use super::engine::{Answer, LaneUse, Part, Proposal, Tick, Want, closed};
 use super::plan::{Decision, Planned, Stamp};
 use super::retry::Attempts;
+use super::turns::Turn;
 use super::update::decide;
 use super::{
     CollectionSpec, Inner, Outcome, RetryPolicy, Storage, Stored, UpdateContext, UpdateError,
@@ -75,20 +77,29 @@ impl Storage {
     {
         self.inner.check_open()?;
         let mut attempts = Attempts::new(&retry);
+        let since = self.inner.engine.tick();
+        // Whoever has lost lines up for the documents it lost on, in one order everywhere.
+        let mut contested: Vec<DocumentKey> = Vec::new();
         loop {
-            let handle = Transaction::new(self.clone());
+            let mut turns = HashMap::new();
+            for key in &contested {
+                turns.insert(key.clone(), Arc::new(self.inner.turns.take(key).await));
+            }
+            let handle = Transaction::new(self.clone(), since, turns);
             let result = f(handle.clone()).await;
-            let touched = handle.end();
+            let ended = handle.end();
             let result = result.map_err(UpdateError::Rejected)?;
-            match self.inner.commit_transaction(touched, &attempts).await? {
-                Ok(()) => return Ok(result),
-                Err(CommitFailure::Conflict { source, .. }) => {
+            contested = ended.touched.keys().cloned().collect();
+            match self.inner.commit_transaction(ended, &attempts).await? {
+                Some(Answer::Committed { .. }) => return Ok(result),
+                // Its closure may take long, and lose again and again: that has to end some time.
+                None => attempts.after_conflict(faster()).await?,
+                Some(Answer::Again { own: false, source }) => attempts.again(source).await?,
+                Some(Answer::Again { own: true, source }) => {
                     attempts.after_conflict(source).await?;
                 }
-                Err(failure @ CommitFailure::Failed(_)) => {
-                    attempts.after_failure(failure.into_error()).await?;
-                }
-                Err(failure) => return Err(failure.into_error().into()),
+                Some(Answer::Failed(error)) => attempts.after_failure(error).await?,
+                Some(Answer::Unknown(error)) => return Err(error.into()),
             }
         }
     }
@@ -99,6 +110,8 @@ impl Storage {
 #[derive(Debug, Clone)]
 pub struct Transaction {
     storage: Storage,
+    /// When the call began.
+    since: Tick,
     state: Arc<Mutex<State>>,
 }
 
@@ -106,6 +119,8 @@ pub struct Transaction {
 struct State {
     ended: bool,
     metadata: Metadata,
+    /// The turns on documents that an earlier run lost on.
+    turns: HashMap<DocumentKey, Arc<Turn>>,
     /// In key order, so that two transactions write their documents in the same order.
     touched: BTreeMap<DocumentKey, Touched>,
 }
@@ -114,6 +129,8 @@ struct State {
 struct Touched {
     spec: Arc<CollectionSpec>,
     base: Base,
+    generation: Option<u64>,
+    lane: LaneUse,
     /// As the transaction has left it so far.
     current: Option<Arc<RawDocumentBuf>>,
     changed: bool,
@@ -122,10 +139,15 @@ struct Touched {
 }
 
 impl Transaction {
-    fn new(storage: Storage) -> Self {
+    fn new(storage: Storage, since: Tick, turns: HashMap<DocumentKey, Arc<Turn>>) -> Self {
+        let state = State {
+            turns,
+            ..State::default()
+        };
         Self {
             storage,
-            state: Arc::default(),
+            since,
+            state: Arc::new(Mutex::new(state)),
         }
     }
 
@@ -134,11 +156,13 @@ impl Transaction {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(self) -> (Metadata, BTreeMap<DocumentKey, Touched>) {
-        let mut state = self.lock();
-        state.ended = true;
-        let metadata = std::mem::take(&mut state.metadata);
-        (metadata, std::mem::take(&mut state.touched))
+    /// Takes out what the closure did; from here on the handle is of no use.
+    fn end(self) -> State {
+        let ended = State {
+            ended: true,
+            ..State::default()
+        };
+        std::mem::replace(&mut *self.lock(), ended)
     }
 
     /// Says where the changes of this transaction come from.
@@ -294,7 +318,7 @@ impl Transaction {
 
     /// Reads a document on its first use in the transaction.
     async fn touch(&self, key: &DocumentKey) -> Result<()> {
-        {
+        let turn = {
             let state = self.lock();
             if state.ended {
                 return Err(over());
@@ -302,26 +326,37 @@ impl Transaction {
             if state.touched.contains_key(key) {
                 return Ok(());
             }
-        }
+            state.turns.get(key).cloned()
+        };
         key.id().validate()?;
         let inner = &self.storage.inner;
         inner.check_open()?;
         let spec = inner.open_collection(key.collection()).await?;
-        let codec = Codec {
-            key,
-            version_field: &spec.version_field,
+        // Read since the call began, so that a closure that rejects has rejected what was there.
+        let want = Want::Since(self.since);
+        let (lane, view) = match turn {
+            Some(turn) => inner.enter_at_rest(key, &spec, want, &turn).await?,
+            None => inner.engine.begin(key, &spec, want).await?,
         };
-        let base = Base::new(codec, inner.load(key).await?)?;
         let touched = Touched {
-            spec: Arc::clone(&spec),
-            current: base.document.clone(),
-            base,
+            spec,
+            current: view.base.document.clone(),
+            base: view.base,
+            generation: view.generation,
+            lane,
             changed: false,
             emitted: Vec::new(),
             metadata: Metadata::default(),
         };
         // Two reads of one document at a time: the first one counts for both.
-        self.lock().touched.entry(key.clone()).or_insert(touched);
+        let second = match self.lock().touched.entry(key.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(touched);
+                None
+            }
+            Entry::Occupied(_) => Some(touched),
+        };
+        drop(second);
         Ok(())
     }
 
@@ -338,16 +373,30 @@ fn over() -> Error {
     closed().context("the transaction is over")
 }
 
+fn faster() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "other updates of its documents kept being faster",
+    )
+}
+
 impl Inner {
+    /// Hands over what a transaction decided; `None` if one of its documents has moved on.
     async fn commit_transaction(
         &self,
-        (metadata, touched): (Metadata, BTreeMap<DocumentKey, Touched>),
+        ended: State,
         attempts: &Attempts,
-    ) -> Result<Result<(), CommitFailure>> {
-        let mut unit = Unit::default();
+    ) -> Result<Option<Answer>> {
+        let mut proposal = Proposal {
+            parts: Vec::with_capacity(ended.touched.len()),
+            entries: Vec::new(),
+            checks: Vec::new(),
+            deadline: attempts.deadline(),
+        };
+        let mut lanes = Vec::with_capacity(ended.touched.len());
         let mut has_events = false;
         let stamp = Stamp::new(self);
-        for (key, touched) in touched {
+        for (key, touched) in ended.touched {
             let codec = Codec {
                 key: &key,
                 version_field: &touched.spec.version_field,
@@ -359,30 +408,45 @@ impl Inner {
                     && touched.current.as_deref() != touched.base.document.as_deref(),
                 emitted: touched.emitted,
                 metadata: if own.is_empty() {
-                    metadata.clone()
+                    ended.metadata.clone()
                 } else {
                     own
                 },
             };
-            match Planned::new(self, codec, &touched.base, decision, stamp)? {
-                Some(mut planned) => {
-                    has_events |= !planned.entry.events.is_empty();
-                    planned.add_to(&mut unit);
+            let base = touched.base;
+            let (after, writes) = match Planned::new(self, codec, &base, decision, stamp)? {
+                Some(planned) => {
+                    let mut events = planned.entries.iter().map(|entry| entry.events.len());
+                    has_events |= events.any(|events| events > 0);
+                    proposal.entries.extend(planned.entries);
+                    (base.after(planned.after), planned.writes)
                 }
-                None => unit.checks.push((key, touched.base.condition)),
-            }
+                // Only read: what was seen together still has to be confirmed as one state.
+                None => {
+                    proposal.checks.push((key.clone(), base.condition));
+                    (base.clone(), false)
+                }
+            };
+            lanes.push(touched.lane);
+            proposal.parts.push(Part {
+                key,
+                generation: touched.generation,
+                before: base,
+                after,
+                writes,
+            });
         }
-        if unit.entries.is_empty() && unit.checks.is_empty() {
-            return Ok(Ok(()));
+        if proposal.parts.is_empty() {
+            return Ok(Some(Answer::Committed {
+                position: Position::START,
+                entries: Vec::new(),
+            }));
         }
-        // Only reads: what they saw together still has to be confirmed as one state.
-        let committed = self
-            .engine
-            .commit(unit, Vec::new(), attempts.deadline())
-            .await?;
-        if let Ok(receipt) = &committed.result {
-            self.note_commit(receipt.position, has_events);
+        let _place = self.engine.admit(attempts.deadline()).await?;
+        let answer = self.engine.propose(proposal, ended.turns).await?;
+        if let Some(Answer::Committed { position, .. }) = &answer {
+            self.note_commit(*position, has_events);
         }
-        Ok(committed.result.map(|_| ()))
+        Ok(answer)
     }
 }

@@ -1,7 +1,10 @@
-//! Who goes first among the updates of one document within this process.
+//! Who goes first among the updates of one document within this process, where going all at once does
+//! not work.
 //!
-//! Updates that collide cost a commit and a re-run each, so the updates of a document take turns. A turn
-//! is a hint and no lock: correctness comes from the version check alone. Whoever has kept a turn to
+//! Updates build on each other's results as they come. What takes long between seeing a document and
+//! handing in a result, a closure that awaits or a transaction, could lose for ever against those that
+//! do not; so after losing once it lines up for its document, and while there is a line everybody
+//! lines up. A turn is a hint and no lock: correctness comes from the version check alone. Whoever has kept a turn to
 //! himself for [`PATIENCE`] loses it to the next in line, so an update that is never polled again (held in
 //! a `select!`, say) holds up nobody for longer. Time that the engine's own tasks spend on reading and
 //! committing does not count: they come to an end by themselves, and under load, when they take long,
@@ -46,6 +49,20 @@ impl Turns {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn set_since(&self, key: &DocumentKey, ticket: u64, since: Option<Instant>) {
+        let mut lines = self.lock();
+        if let Some(line) = lines.get_mut(key)
+            && line.is_held_by(ticket)
+        {
+            line.holder = Some((ticket, since));
+        }
+    }
+
+    /// Whether somebody has the turn on a document or waits for it.
+    pub(crate) fn is_taken(&self, key: &DocumentKey) -> bool {
+        self.lock().contains_key(key)
+    }
+
     /// Waits for the turn on a document. Cancel-safe: dropping the future leaves the line.
     pub(crate) async fn take(self: &Arc<Self>, key: &DocumentKey) -> Turn {
         let wake = Arc::new(Notify::new());
@@ -66,42 +83,31 @@ impl Turns {
     }
 }
 
-impl Turn {
-    /// Goes on with a turn after a run that did not succeed: at once, or at the head of the line if it
-    /// was lost meanwhile. At its end some would lose against other processes for ever; beside it they
-    /// would collide with everybody.
-    pub(crate) async fn resume(self) -> Self {
-        let wake = Arc::new(Notify::new());
-        {
-            let mut lines = self.turns.lock();
-            let line = lines.entry(self.key.clone()).or_default();
-            if !line.is_held_by(self.ticket) {
-                let ticket = self.ticket;
-                line.waiting.retain(|(waiting, _)| *waiting != ticket);
-                line.waiting.push_front((ticket, Arc::clone(&wake)));
-            }
-        }
-        self.wait(&wake).await;
-        self
-    }
+/// A turn while the engine works.
+#[derive(Debug)]
+pub(crate) struct Entrusted {
+    turns: Arc<Turns>,
+    key: DocumentKey,
+    ticket: u64,
+}
 
-    /// The engine begins to work on the caller's behalf: patience does not run out meanwhile. Whoever
-    /// calls this calls [`hand_back`](Self::hand_back) in a task that runs to its end.
-    pub(crate) fn entrust(&self) {
-        self.set_since(None);
-    }
-
+impl Drop for Entrusted {
     /// The caller is next to do something.
-    pub(crate) fn hand_back(&self) {
-        self.set_since(Some(Instant::now()));
+    fn drop(&mut self) {
+        let now = Some(Instant::now());
+        self.turns.set_since(&self.key, self.ticket, now);
     }
+}
 
-    fn set_since(&self, since: Option<Instant>) {
-        let mut lines = self.turns.lock();
-        if let Some(line) = lines.get_mut(&self.key)
-            && line.is_held_by(self.ticket)
-        {
-            line.holder = Some((self.ticket, since));
+impl Turn {
+    /// The engine begins to work on the caller's behalf: patience does not run out until what is
+    /// returned is dropped, which must happen in a task that runs to its end.
+    pub(crate) fn entrust(&self) -> Entrusted {
+        self.turns.set_since(&self.key, self.ticket, None);
+        Entrusted {
+            turns: Arc::clone(&self.turns),
+            key: self.key.clone(),
+            ticket: self.ticket,
         }
     }
 
@@ -210,36 +216,15 @@ mod tests {
         let turns = Arc::new(Turns::default());
         let key = DocumentKey::new("users", 1);
         let working = turns.take(&key).await;
-        working.entrust();
+        let entrusted = working.entrust();
         let start = Instant::now();
         let end = async {
             tokio::time::sleep(10 * PATIENCE).await;
-            working.hand_back();
+            drop(entrusted);
         };
         let (next, ()) = tokio::join!(turns.take(&key), end);
         assert_eq!(start.elapsed(), 11 * PATIENCE);
         drop((working, next));
-        assert!(turns.lock().is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lost_turn_is_resumed_at_the_head_of_the_line() {
-        let turns = Arc::new(Turns::default());
-        let key = DocumentKey::new("users", 1);
-        let first = turns.take(&key).await;
-        let overtaking = turns.take(&key).await;
-        let order = Mutex::new(Vec::new());
-        let late = async {
-            drop(turns.take(&key).await);
-            order.lock().unwrap().push("late");
-        };
-        let resumed = async {
-            let first = first.resume().await;
-            order.lock().unwrap().push("resumed");
-            drop(first.resume().await);
-        };
-        tokio::join!(late, resumed, async { drop(overtaking) });
-        assert_eq!(*order.lock().unwrap(), ["resumed", "late"]);
         assert!(turns.lock().is_empty());
     }
 

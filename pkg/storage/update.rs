@@ -1,4 +1,4 @@
-//! One update: read, decide, commit, and again if another writer was faster.
+//! One update: a state to run on, a decision, its commit, and again if something else was faster.
 
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
@@ -7,16 +7,20 @@ use bson::RawDocumentBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::backend::{CommitFailure, LogEntry, Position, Unit};
+use super::backend::{LogEntry, Position};
 use super::base::Base;
 use super::codec::Codec;
+use super::engine::{Answer, LaneUse, Part, Place, Proposal, Tick, View, Want, closed};
 use super::plan::{Decision, Planned, Stamp};
 use super::retry::Attempts;
 use super::turns::Turn;
 use super::{Change, CollectionSpec, Inner, UpdateContext, UpdateOptions};
-use crate::document::{Diff, DocumentKey, VersionConflict};
-use crate::error::Result;
+use crate::document::{Diff, DocumentKey, Version, VersionConflict};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::ChangeKind;
+
+/// After so many runs for nothing a synchronous update lines up for the document instead of racing.
+const MISSES: u32 = 3;
 
 /// The runs of one update call.
 pub(super) struct Update<'a> {
@@ -25,24 +29,32 @@ pub(super) struct Update<'a> {
     spec: Arc<CollectionSpec>,
     options: UpdateOptions,
     attempts: Attempts,
+    /// When the call began.
+    since: Tick,
+    /// Whether the closure awaits. Such a run may take as long as it likes, so it starts only from what
+    /// is committed.
+    awaits: bool,
     runs: u32,
-    /// The turn of a run that lost its race, for the next one.
-    turn: Option<Turn>,
+    misses: u32,
+    /// What the next run starts from, if that is settled already.
+    next: Option<(LaneUse, View)>,
+    _place: Option<Place>,
 }
 
 /// One run: the state it is decided on, before the closure sees it.
 pub(super) struct Run {
-    base: Base,
+    view: View,
+    lane: LaneUse,
+    turn: Option<Turn>,
     /// The caller's value as it was before the closure, in its own form.
     before: Option<RawDocumentBuf>,
-    turn: Turn,
     pub(super) context: UpdateContext,
 }
 
 /// What became of a run.
 pub(super) enum Ran<T> {
     Done(Change<T>),
-    /// Another writer was faster, or the database did not answer: the closure runs again.
+    /// The state it was decided on has gone: the closure runs again.
     Again,
 }
 
@@ -51,6 +63,7 @@ impl<'a> Update<'a> {
         storage: &'a Inner,
         key: DocumentKey,
         options: UpdateOptions,
+        awaits: bool,
     ) -> Result<Self> {
         storage.check_open()?;
         key.id().validate()?;
@@ -61,14 +74,24 @@ impl<'a> Update<'a> {
                 Err(error) => attempts.after_failure(error).await?,
             }
         };
+        // A closure that awaits may call the storage itself, and must not wait there for a place that
+        // its own kind has taken.
+        let place = match awaits {
+            true => None,
+            false => Some(storage.engine.admit(attempts.deadline()).await?),
+        };
         Ok(Self {
             storage,
+            since: storage.engine.tick(),
             key,
             spec,
             options,
             attempts,
+            awaits,
             runs: 0,
-            turn: None,
+            misses: 0,
+            next: None,
+            _place: place,
         })
     }
 
@@ -79,52 +102,116 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// Waits for the turn, reads the newest committed document and decodes it.
+    /// Finds a state to run on, and decodes it.
     pub(super) async fn start<T>(&mut self) -> Result<(Option<T>, Run)>
     where
         T: Serialize + DeserializeOwned,
     {
-        let mut turn = match self.turn.take() {
-            Some(turn) => turn.resume().await,
-            None => self.storage.turns.take(&self.key).await,
+        loop {
+            let (turn, (lane, view)) = self.enter().await?;
+            self.storage.check_open()?;
+            self.runs += 1;
+            match self.prepare::<T>(&view.base) {
+                Ok((value, before)) => {
+                    let context = UpdateContext::new(
+                        self.key.clone(),
+                        view.base.version,
+                        self.runs,
+                        self.options.metadata.clone(),
+                    );
+                    let run = Run {
+                        view,
+                        lane,
+                        turn,
+                        before,
+                        context,
+                    };
+                    return Ok((value, run));
+                }
+                Err(error) => {
+                    if self.confirm(&view, lane).await? {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A state to run on: the newest there is, or for closures that await the newest committed one.
+    async fn enter(&mut self) -> Result<(Option<Turn>, (LaneUse, View))> {
+        if let Some(next) = self.next.take() {
+            return Ok((None, next));
+        }
+        let storage = self.storage;
+        let insists = self.misses >= if self.awaits { 1 } else { MISSES };
+        let turn = match insists || storage.turns.is_taken(&self.key) {
+            true => Some(storage.turns.take(&self.key).await),
+            false => None,
         };
-        let loaded = loop {
-            let loaded;
-            (turn, loaded) = self.storage.load_in_turn(&self.key, turn).await?;
-            match loaded {
-                Ok(loaded) => break loaded,
+        loop {
+            let entered = match (self.awaits, &turn) {
+                (true, Some(turn)) => {
+                    let want = Want::Committed;
+                    storage
+                        .enter_at_rest(&self.key, &self.spec, want, turn)
+                        .await
+                }
+                (true, None) => {
+                    let entering = storage.engine.begin(&self.key, &self.spec, Want::Committed);
+                    entering.await
+                }
+                (false, _) => {
+                    let entering = storage.engine.begin(&self.key, &self.spec, Want::Newest);
+                    entering.await
+                }
+            };
+            match entered {
+                Ok(entered) => return Ok((turn, entered)),
                 Err(error) => self.attempts.after_failure(error).await?,
             }
-        };
-        self.storage.check_open()?;
-        let base = Base::new(self.codec(), loaded)?;
+        }
+    }
+
+    /// Checks the expected version and decodes the document.
+    #[allow(clippy::type_complexity)]
+    fn prepare<T>(&self, base: &Base) -> Result<(Option<T>, Option<RawDocumentBuf>)>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         if !self.options.expected.accepts(base.version) {
             let conflict = VersionConflict::new(self.options.expected, base.version);
             return Err(conflict.into_error(&self.key));
         }
-        let value: Option<T> = base
-            .document
-            .as_ref()
-            .map(|document| self.codec().decode(document))
-            .transpose()?;
-        let before = value
-            .as_ref()
-            .map(|value| self.codec().encode(value))
-            .transpose()?;
-        self.runs += 1;
-        let context = UpdateContext::new(
-            self.key.clone(),
-            base.version,
-            self.runs,
-            self.options.metadata.clone(),
-        );
-        let run = Run {
-            base,
-            before,
-            turn,
-            context,
-        };
-        Ok((value, run))
+        let codec = self.codec();
+        let document = base.document.as_ref();
+        let value: Option<T> = document.map(|raw| codec.decode(raw)).transpose()?;
+        let before = value.as_ref().map(|value| codec.encode(value));
+        Ok((value, before.transpose()?))
+    }
+
+    /// Whether a result that writes nothing may be handed out: the state it was decided on was current
+    /// at some moment since the call began. If it was not, the closure runs again on what is.
+    pub(super) async fn stands(&mut self, run: Run) -> Result<bool> {
+        drop(run.turn);
+        self.confirm(&run.view, run.lane).await
+    }
+
+    async fn confirm(&mut self, view: &View, lane: LaneUse) -> Result<bool> {
+        if view.seen > Some(self.since) {
+            return Ok(true);
+        }
+        loop {
+            let want = Want::Since(self.since);
+            match self.storage.engine.begin(&self.key, &self.spec, want).await {
+                Ok((_, found)) if found.base.is_same(&view.base) => return Ok(true),
+                Ok(found) => {
+                    self.next = Some(found);
+                    drop(lane);
+                    return Ok(false);
+                }
+                Err(error) => self.attempts.after_failure(error).await?,
+            }
+        }
     }
 
     /// Commits what the closure decided.
@@ -132,15 +219,92 @@ impl<'a> Update<'a> {
     where
         T: Serialize + DeserializeOwned,
     {
+        let planned = match self.plan(&run, value) {
+            Ok(Some(planned)) => planned,
+            Ok(None) => {
+                let base = run.view.base.clone();
+                return match self.stands(run).await? {
+                    true => Ok(Ran::Done(self.unchanged(base)?)),
+                    false => Ok(Ran::Again),
+                };
+            }
+            Err(error) => {
+                return match self.stands(run).await? {
+                    true => Err(error),
+                    false => Ok(Ran::Again),
+                };
+            }
+        };
         let Run {
-            base,
-            before,
-            turn,
-            context,
+            view, lane, turn, ..
         } = run;
-        let before = before.as_ref().filter(|_| !self.options.whole_document);
-        let (after, changed) = decide(self.codec(), &base, before, value)?;
-        let (emitted, metadata) = context.take();
+        let Planned {
+            kind,
+            diff,
+            after,
+            writes,
+            entries,
+        } = planned;
+        let next = view.base.next;
+        let proposal = Proposal {
+            parts: vec![Part {
+                key: self.key.clone(),
+                generation: view.generation,
+                after: view.base.after(after),
+                before: view.base,
+                writes,
+            }],
+            entries,
+            checks: Vec::new(),
+            deadline: self.attempts.deadline(),
+        };
+        let _place = match self.awaits {
+            true => Some(self.storage.engine.admit(self.attempts.deadline()).await?),
+            false => None,
+        };
+        let proposing = self.storage.engine.propose(proposal, turn);
+        let answer = proposing.await;
+        drop(lane);
+        match answer? {
+            None => {
+                self.misses += 1;
+                let source = moved(&self.key);
+                // One that awaits may take long, and lose again and again: that has to end some time.
+                match self.awaits {
+                    true => self.attempts.after_conflict(source).await?,
+                    false => self.attempts.again(source).await?,
+                }
+                Ok(Ran::Again)
+            }
+            Some(Answer::Committed { position, entries }) => {
+                super::engine::meter::attempts(self.runs);
+                Ok(Ran::Done(self.changed(kind, next, diff, entries, position)))
+            }
+            Some(Answer::Again { own: true, source }) => {
+                super::engine::meter::conflict();
+                self.attempts.after_conflict(source).await?;
+                Ok(Ran::Again)
+            }
+            Some(Answer::Again { own: false, source }) => {
+                self.attempts.again(source).await?;
+                Ok(Ran::Again)
+            }
+            Some(Answer::Failed(error)) => {
+                self.attempts.after_failure(error).await?;
+                Ok(Ran::Again)
+            }
+            Some(Answer::Unknown(error)) => Err(error),
+        }
+    }
+
+    fn plan<T>(&self, run: &Run, value: Option<T>) -> Result<Option<Planned>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let before = run.before.as_ref().filter(|_| !self.options.whole_document);
+        let base = &run.view.base;
+        let (after, changed) = decide(self.codec(), base, before, value)?;
+        let (emitted, metadata) = run.context.take();
         let decision = Decision {
             after,
             changed,
@@ -148,41 +312,23 @@ impl<'a> Update<'a> {
             metadata,
         };
         let stamp = Stamp::new(self.storage);
-        let planned = Planned::new(self.storage, self.codec(), &base, decision, stamp)?;
-        let Some(mut planned) = planned else {
-            return Ok(Ran::Done(self.unchanged(base)?));
-        };
-        let mut unit = Unit::default();
-        planned.add_to(&mut unit);
-        let deadline = self.attempts.deadline();
-        let mut committed = self
-            .storage
-            .engine
-            .commit(unit, vec![turn], deadline)
-            .await?;
-        match committed.result {
-            Ok(receipt) => Ok(Ran::Done(self.changed(base, planned, receipt.position))),
-            Err(CommitFailure::Conflict { source, .. }) => {
-                self.turn = committed.turns.pop();
-                self.attempts.after_conflict(source).await?;
-                Ok(Ran::Again)
-            }
-            Err(failure @ CommitFailure::Failed(_)) => {
-                self.attempts.after_failure(failure.into_error()).await?;
-                Ok(Ran::Again)
-            }
-            Err(failure) => Err(failure.into_error()),
-        }
+        Planned::new(self.storage, self.codec(), base, decision, stamp)
     }
 
-    fn changed<T>(&self, base: Base, planned: Planned, position: Position) -> Change<T> {
-        let has_events = !planned.entry.events.is_empty();
+    fn changed<T>(
+        &self,
+        kind: ChangeKind,
+        version: Version,
+        diff: Diff,
+        mut entries: Vec<LogEntry>,
+        position: Position,
+    ) -> Change<T> {
+        let committed = entries.pop().map(|entry| (Arc::new(entry), position));
+        let has_events = committed
+            .as_ref()
+            .is_some_and(|(entry, _)| !entry.events.is_empty());
         self.storage.note_commit(position, has_events);
-        let Planned {
-            kind, diff, entry, ..
-        } = planned;
-        let committed = Some((entry, position));
-        self.change(kind, base.next, diff, committed)
+        self.change(kind, version, diff, committed)
     }
 
     fn unchanged<T>(&self, base: Base) -> Result<Change<T>> {
@@ -195,7 +341,7 @@ impl<'a> Update<'a> {
     fn change<T>(
         &self,
         kind: ChangeKind,
-        version: crate::document::Version,
+        version: Version,
         diff: Diff,
         committed: Option<(Arc<LogEntry>, Position)>,
     ) -> Change<T> {
@@ -211,6 +357,36 @@ impl<'a> Update<'a> {
             document: PhantomData,
         }
     }
+}
+
+impl Inner {
+    /// A committed state of a document on which nothing is queued, for whoever has the turn, which is
+    /// kept meanwhile however long it takes.
+    pub(super) async fn enter_at_rest(
+        &self,
+        key: &DocumentKey,
+        spec: &Arc<CollectionSpec>,
+        want: Want,
+        turn: &Turn,
+    ) -> Result<(LaneUse, View)> {
+        let (engine, key, spec) = (self.engine.clone(), key.clone(), Arc::clone(spec));
+        // In a task, which ends by itself, so that patience need not run meanwhile.
+        let entrusted = turn.entrust();
+        let entering = self.engine.spawn(async move {
+            engine.idle(&key).await;
+            let entered = engine.begin(&key, &spec, want).await;
+            drop(entrusted);
+            entered
+        });
+        entering.await.map_err(|_| closed())?
+    }
+}
+
+pub(super) fn moved(key: &DocumentKey) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("other updates of {key} kept being faster"),
+    )
 }
 
 /// The document to store for a closure's value, and whether it differs from what is stored. Without

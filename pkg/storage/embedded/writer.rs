@@ -126,21 +126,11 @@ impl Writer {
     }
 }
 
-/// Waits for a future, at most until the limit.
-///
-/// The writer works in real time. Where the runtime's clock is ahead of it, because a test has paused
-/// it, the runtime's word that the limit has passed does not count.
+/// Waits for a future, at most until the limit if there is one.
 async fn before<F: Future>(limit: Option<Instant>, future: F) -> Option<F::Output> {
-    let Some(limit) = limit else {
-        return Some(future.await);
-    };
-    let mut future = std::pin::pin!(future);
-    loop {
-        match tokio::time::timeout_at(limit.into(), &mut future).await {
-            Ok(output) => return Some(output),
-            Err(_) if Instant::now() >= limit => return None,
-            Err(_) => tokio::task::yield_now().await,
-        }
+    match limit {
+        Some(limit) => crate::storage::wait::before(limit, future).await,
+        None => Some(future.await),
     }
 }
 

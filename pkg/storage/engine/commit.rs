@@ -1,0 +1,422 @@
+//! Committing batches, and finding out whom a failure concerns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::backend::{CommitFailure, CommitReceipt};
+use super::super::base::Base;
+use super::batch::{Batch, Group};
+use super::read::is_outage;
+use super::state::State;
+use super::ticket::{Answer, Answers, give};
+use super::{Shared, Tick, stopped};
+use crate::document::DocumentKey;
+use crate::error::{Error, ErrorKind};
+
+/// A batch never gets smaller than this because of conflicts: halves of it find the one to blame.
+const SMALLEST_BATCH: usize = 4;
+
+/// By how many updates a batch grows after a success.
+const GROWTH: usize = 8;
+
+/// Before a batch is tried again in which nothing has moved: what was in its way, a transaction of
+/// somebody else's, is over then as a rule.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long updates that are probably about to come are waited for while nothing else is under way:
+/// they are on their way to a processor, or not coming.
+const SETTLING: Duration = Duration::from_micros(150);
+
+impl Shared {
+    /// Starts a worker if there is something to commit and room for one.
+    pub(super) fn pump(self: &Arc<Self>, state: &mut State) {
+        if state.ready.is_empty()
+            || state.gathering
+            || state.workers >= self.options.commits_in_flight
+        {
+            return;
+        }
+        state.workers += 1;
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let seat = Seat(&shared);
+            while let Some((batch, began)) = shared.next_batch().await {
+                Flight::new(&shared, batch, began).land().await;
+            }
+            // It has given the seat back already, under the lock that found nothing more to do.
+            std::mem::forget(seat);
+        });
+    }
+
+    async fn next_batch(self: &Arc<Self>) -> Option<(Batch, Tick)> {
+        self.gather().await;
+        let active = self.active();
+        let began = self.tick();
+        let mut state = self.lock();
+        state.gathering = false;
+        state.note_crowd(active);
+        let Some(batch) = state.take_batch(self.options.batch_bytes) else {
+            state.workers -= 1;
+            return None;
+        };
+        let number = state.batches;
+        self.pump(&mut state);
+        drop(state);
+        self.telemetry.batch(&batch, number);
+        Some((batch, began))
+    }
+
+    /// Waits for the updates that are about to come, if there are any.
+    ///
+    /// Callers that were answered a moment ago, or whose documents are being read, come back within
+    /// microseconds, one after the other. Whoever leaves with the first of them leaves with few and
+    /// makes the others wait for the whole of its commit. A lone caller is never waited for: nobody
+    /// else was there lately.
+    async fn gather(&self) {
+        let start = Instant::now();
+        loop {
+            let arrived = self.gathered.notified();
+            {
+                let mut state = self.lock();
+                let queued = state.tickets.len();
+                let share = state.crowd.div_ceil(self.options.commits_in_flight);
+                let enough = share.clamp(1, state.batch_updates);
+                let missing = state.is_missing(self.active());
+                let patience = if state.flying > 0 {
+                    self.options.linger
+                } else {
+                    SETTLING.min(self.options.linger)
+                };
+                if queued == 0
+                    || state.ready.len() >= enough
+                    || !missing
+                    || start.elapsed() >= patience
+                {
+                    return;
+                }
+                state.gathering = true;
+                state.enough = enough;
+            }
+            if start.elapsed() < SETTLING {
+                tokio::task::yield_now().await;
+            } else {
+                let _ = tokio::time::timeout(self.options.linger, arrived).await;
+            }
+        }
+    }
+}
+
+/// Gives a worker's seat back if its task ends before its work.
+struct Seat<'a>(&'a Arc<Shared>);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.workers -= 1;
+        state.gathering = false;
+    }
+}
+
+/// What documents of a failed batch were found to be, and when the read began.
+type News = HashMap<DocumentKey, (Base, Tick)>;
+
+/// A batch under way, and what it was divided into. Whatever has not been answered when it is dropped
+/// is answered as unknown: a task that was aborted, or a backend that panicked.
+struct Flight<'a> {
+    shared: &'a Arc<Shared>,
+    batches: Vec<Batch>,
+    began: Tick,
+}
+
+impl<'a> Flight<'a> {
+    fn new(shared: &'a Arc<Shared>, batch: Batch, began: Tick) -> Self {
+        Self {
+            shared,
+            batches: vec![batch],
+            began,
+        }
+    }
+
+    async fn land(mut self) {
+        while let Some(batch) = self.batches.last() {
+            let deadline = batch.deadline().unwrap_or_else(Instant::now);
+            let begun = Instant::now();
+            let result = self.shared.backend.commit(&batch.units, deadline).await;
+            let units = batch.units.len();
+            self.shared
+                .telemetry
+                .committed(&result, units, begun.elapsed());
+            match result {
+                Ok(receipt) => self.succeeded(receipt),
+                Err(CommitFailure::Conflict { suspects, source }) => {
+                    self.lost(suspects, source).await;
+                }
+                Err(CommitFailure::Refused { unit, error }) => self.refused(unit, error),
+                Err(CommitFailure::Failed(error)) => self.failed(error),
+                Err(CommitFailure::Unknown(error)) => {
+                    self.end_all(|| Answer::Unknown(error.clone()))
+                }
+            }
+            self.began = self.shared.tick();
+        }
+    }
+
+    fn succeeded(&mut self, receipt: CommitReceipt) {
+        let Some(batch) = self.batches.pop() else {
+            return;
+        };
+        let now = self.shared.tick();
+        let mut answers = Answers::new();
+        let mut state = self.shared.lock();
+        state.flying -= batch.updates();
+        state.batch_updates = (state.batch_updates + GROWTH).min(self.shared.options.batch_updates);
+        for (unit, group) in batch.into_pairs() {
+            for start in &group.lanes {
+                state.settle(&start.key, self.began, now);
+            }
+            let mut entries = unit.entries.into_iter();
+            for (ticket, (n, _)) in group.tickets.into_iter().zip(group.sizes) {
+                let committed = Answer::Committed {
+                    position: receipt.position,
+                    entries: entries.by_ref().take(n).collect(),
+                };
+                answers.push((ticket.answer, committed));
+            }
+        }
+        drop(state);
+        give(answers);
+    }
+
+    /// Somebody else was faster with something: those whose documents have moved are decided again,
+    /// the others go on.
+    async fn lost(&mut self, suspects: Vec<usize>, source: Error) {
+        {
+            let mut state = self.shared.lock();
+            state.batch_updates = (state.batch_updates / 2).max(SMALLEST_BATCH);
+        }
+        let Some(batch) = self.batches.last() else {
+            return;
+        };
+        if batch.groups.len() == 1 {
+            return self.end_some(&[0], &source, HashMap::new());
+        }
+        if !suspects.is_empty() {
+            return self.end_some(&suspects, &source, HashMap::new());
+        }
+        let (found, began) = match self.look().await {
+            Ok(found) => found,
+            Err(error) => return self.failed(error),
+        };
+        let Some(batch) = self.batches.last() else {
+            return;
+        };
+        let mut moved = Vec::new();
+        let mut news = HashMap::new();
+        for (index, group) in batch.groups.iter().enumerate() {
+            let has_moved = group.lanes.iter().any(|start| match found.get(&start.key) {
+                Some(Ok(base)) => !base.is_same(&start.before),
+                // What does not read is the caller's to hear about.
+                Some(Err(_)) | None => true,
+            });
+            if has_moved {
+                moved.push(index);
+                for start in &group.lanes {
+                    if let Some(Ok(base)) = found.get(&start.key) {
+                        news.insert(start.key.clone(), (base.clone(), began));
+                    }
+                }
+            }
+        }
+        if moved.is_empty() {
+            self.divide();
+            tokio::time::sleep(PAUSE).await;
+        } else {
+            self.end_some(&moved, &source, news);
+        }
+    }
+
+    /// Reads the documents of the batch as they are now.
+    async fn look(&self) -> Result<(HashMap<DocumentKey, Result<Base, Error>>, Tick), Error> {
+        let keys: Vec<_> = {
+            let state = self.shared.lock();
+            let groups = self.batches.last().map(|batch| &batch.groups);
+            let starts = groups.into_iter().flatten().flat_map(|group| &group.lanes);
+            starts
+                .filter_map(|start| {
+                    let lane = state.lanes.get(&start.key)?;
+                    Some((start.key.clone(), Arc::clone(&lane.spec)))
+                })
+                .collect()
+        };
+        let (bases, began) = self.shared.read_now(&keys).await?;
+        let keys = keys.into_iter().map(|(key, _)| key);
+        Ok((keys.zip(bases).collect(), began))
+    }
+
+    /// One unit cannot be written. If several updates share it, they are committed in smaller shares
+    /// until the one to blame stands alone.
+    fn refused(&mut self, unit: usize, error: Error) {
+        let Some(batch) = self.batches.pop() else {
+            return;
+        };
+        let now = self.shared.tick();
+        let mut rest = Batch::default();
+        let mut answers = Answers::new();
+        let mut state = self.shared.lock();
+        for (index, (content, mut group)) in batch.into_pairs().enumerate() {
+            if index != unit {
+                rest.push((content, group));
+            } else if group.tickets.len() > 1 {
+                state.flying -= group.tickets.len();
+                group.take_back(content);
+                if let Some(start) = group.lanes.first() {
+                    if let Some(lane) = state.lanes.get_mut(&start.key) {
+                        lane.joined = group.tickets.len().div_ceil(2);
+                    }
+                    state.put_back(&start.key, group.tickets);
+                }
+            } else {
+                let answer = || Answer::Failed(error.clone());
+                fail(
+                    &mut state,
+                    group,
+                    &mut News::new(),
+                    &error,
+                    now,
+                    answer,
+                    &mut answers,
+                );
+            }
+        }
+        drop(state);
+        give(answers);
+        self.go_on_with(rest);
+    }
+
+    /// The commit failed for no reason that names a unit.
+    fn failed(&mut self, error: Error) {
+        let alone = self.batches.last().is_none_or(|b| b.groups.len() <= 1);
+        if alone || is_outage(error.kind()) || error.kind() == ErrorKind::CommitUnknown {
+            self.end_all(|| Answer::Failed(error.clone()));
+        } else {
+            self.divide();
+        }
+    }
+
+    /// Answers some groups with a conflict, and goes on with the others.
+    fn end_some(&mut self, which: &[usize], source: &Error, mut news: News) {
+        let Some(batch) = self.batches.pop() else {
+            return;
+        };
+        let now = self.shared.tick();
+        let mut rest = Batch::default();
+        let mut answers = Answers::new();
+        let mut state = self.shared.lock();
+        for (index, (content, group)) in batch.into_pairs().enumerate() {
+            if !which.contains(&index) {
+                rest.push((content, group));
+                continue;
+            }
+            if group.lanes.iter().any(|start| start.cached) {
+                state.distrust_cache();
+            }
+            // The first was decided on what has moved, the others on its result.
+            let mut own = true;
+            let answer = || Answer::Again {
+                own: std::mem::replace(&mut own, false),
+                source: source.clone(),
+            };
+            fail(
+                &mut state,
+                group,
+                &mut news,
+                source,
+                now,
+                answer,
+                &mut answers,
+            );
+        }
+        drop(state);
+        give(answers);
+        self.go_on_with(rest);
+    }
+
+    fn end_all(&mut self, mut answer: impl FnMut() -> Answer) {
+        let Some(batch) = self.batches.pop() else {
+            return;
+        };
+        let now = self.shared.tick();
+        let mut answers = Answers::new();
+        let why = Error::new(
+            ErrorKind::Unavailable,
+            "the commit that this update was built on failed",
+        );
+        let mut state = self.shared.lock();
+        for (_, group) in batch.into_pairs() {
+            fail(
+                &mut state,
+                group,
+                &mut News::new(),
+                &why,
+                now,
+                &mut answer,
+                &mut answers,
+            );
+        }
+        drop(state);
+        give(answers);
+    }
+
+    /// Goes on with two halves of the batch, one after the other.
+    fn divide(&mut self) {
+        let Some(batch) = self.batches.pop() else {
+            return;
+        };
+        let half = batch.groups.len().div_ceil(2);
+        let (mut first, mut second) = (Batch::default(), Batch::default());
+        for (index, pair) in batch.into_pairs().enumerate() {
+            if index < half {
+                first.push(pair);
+            } else {
+                second.push(pair);
+            }
+        }
+        self.go_on_with(second);
+        self.go_on_with(first);
+    }
+
+    fn go_on_with(&mut self, batch: Batch) {
+        if !batch.groups.is_empty() {
+            self.batches.push(batch);
+        }
+    }
+}
+
+/// Answers the updates of a group that was not committed, and has everything decided again that was
+/// built on them.
+fn fail(
+    state: &mut State,
+    group: Group,
+    news: &mut News,
+    why: &Error,
+    now: Tick,
+    mut answer: impl FnMut() -> Answer,
+    answers: &mut Answers,
+) {
+    state.flying -= group.tickets.len();
+    for ticket in group.tickets {
+        answers.push((ticket.answer, answer()));
+    }
+    for start in &group.lanes {
+        state.fail(&start.key, news.remove(&start.key), why, now, answers);
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        while !self.batches.is_empty() {
+            self.end_all(|| Answer::Unknown(stopped()));
+        }
+    }
+}
