@@ -1,0 +1,133 @@
+//! The scenarios: names, bars, and what is compared.
+
+use serde::Serialize;
+
+use crate::load::Length;
+
+/// What the two sides are compared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Operations per second, ours ÷ theirs: higher is better.
+    Throughput,
+    /// Median latency, ours ÷ theirs: lower is better.
+    Latency,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
+
+impl Measure {
+    pub(crate) fn better(self) -> Better {
+        match self {
+            Self::Throughput => Better::Higher,
+            Self::Latency => Better::Lower,
+        }
+    }
+}
+
+/// How a scenario is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) length: Length,
+    pub(crate) rounds: usize,
+    pub(crate) measure: Measure,
+}
+
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// Against what.
+    pub(crate) against: &'static str,
+    pub(crate) measure: Measure,
+    pub(crate) unit: &'static str,
+    /// What the ratio is to reach; `None` where the figures are for information.
+    pub(crate) bar: Option<f64>,
+}
+
+const UPDATES: &str = "updates/s";
+
+const fn throughput(name: &'static str, against: &'static str, bar: f64) -> Scenario {
+    Scenario {
+        name,
+        against,
+        measure: Measure::Throughput,
+        unit: UPDATES,
+        bar: Some(bar),
+    }
+}
+
+const fn informational(name: &'static str, about: &'static str) -> Scenario {
+    Scenario {
+        name,
+        against: about,
+        measure: Measure::Throughput,
+        unit: UPDATES,
+        bar: None,
+    }
+}
+
+const LOOP: &str = "hand-written find and compare-and-swap, no events";
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    throughput("random_64", LOOP, 4.0),
+    throughput("random_256", LOOP, 5.0),
+    throughput("random_1024", LOOP, 6.0),
+    throughput(
+        "random_64_events",
+        "hand-written find, compare-and-swap and event in a transaction per update",
+        6.0,
+    ),
+    throughput(
+        "full_batches_1024",
+        "always-full batches of 128 compare-and-swaps, no events",
+        0.75,
+    ),
+    Scenario {
+        name: "single_task",
+        against: LOOP,
+        measure: Measure::Latency,
+        unit: "µs, median",
+        bar: Some(1.15),
+    },
+    throughput(
+        "hot_document_64",
+        "hand-written compare-and-swap with backoff, one document",
+        30.0,
+    ),
+    throughput(
+        "two_processes_1000",
+        "the hand-written loop, also in two processes",
+        2.0,
+    ),
+    throughput(
+        "embedded_64_batches",
+        "always-full batches of 64 on the same layout",
+        0.7,
+    ),
+    throughput(
+        "embedded_64_sqlite",
+        "SQLite, a durable transaction per update",
+        1.5,
+    ),
+    Scenario {
+        name: "diff_merge_patch",
+        against: "json_patch::diff of the same as JSON",
+        measure: Measure::Throughput,
+        unit: "diffs/s",
+        bar: Some(3.0),
+    },
+    informational(
+        "hot_among_others",
+        "64 callers on one document beside 1,000 on others",
+    ),
+    informational("waiting_10000", "10,000 callers, beside 1,000"),
+];
+
+/// The scenario of a name.
+pub(crate) fn named(name: &str) -> Option<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name)
+}
