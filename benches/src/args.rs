@@ -61,6 +61,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         length: Length {
             warm_up: Duration::from_secs(1),
             measured: Duration::from_secs(4),
+            to_the_last: false,
         },
         rounds: 5,
         output: PathBuf::from("target/bench/results.json"),

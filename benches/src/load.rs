@@ -15,6 +15,9 @@ pub(crate) struct Length {
     /// Runs before anything is measured, so that connections, caches and batches have settled.
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+    /// Measures on until the last answer: for loads under which a single call may take longer than the
+    /// measured time, where only the fast ones would count otherwise.
+    pub(crate) to_the_last: bool,
 }
 
 /// What one side did in one round.
@@ -71,6 +74,7 @@ pub(crate) async fn closed_loop<W: Worker>(
 ) -> Result<Sample> {
     let begin = Instant::now() + length.warm_up;
     let end = begin + length.measured;
+    let counts = move |ended| begin <= ended && (length.to_the_last || ended < end);
     let failed = Arc::new(AtomicBool::new(false));
     let mut running = Vec::with_capacity(tasks);
     for task in 0..tasks {
@@ -89,7 +93,7 @@ pub(crate) async fn closed_loop<W: Worker>(
                 };
                 let ended = Instant::now();
                 sample.acknowledged += acknowledged;
-                if (begin..end).contains(&ended) {
+                if counts(ended) {
                     sample.measured += acknowledged;
                     sample.latencies_us.push(micros(ended - started));
                 }
@@ -114,6 +118,9 @@ pub(crate) async fn closed_loop<W: Worker>(
         }
     }
     outcome?;
+    if length.to_the_last {
+        total.seconds = begin.elapsed().as_secs_f64();
+    }
     total.latencies_us.sort_unstable_by(f32::total_cmp);
     Ok(total)
 }
@@ -129,4 +136,23 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
         return 0.0;
     };
     f64::midpoint(*low, *high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_percentiles() {
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median([]), 0.0);
+        let sample = Sample {
+            latencies_us: (0..=100_u8).map(f32::from).collect(),
+            ..Sample::default()
+        };
+        assert_eq!(sample.percentile_us(0.5), 50.0);
+        assert_eq!(sample.percentile_us(0.99), 99.0);
+        assert_eq!(sample.percentile_us(1.0), 100.0);
+    }
 }

@@ -44,8 +44,11 @@ pub(crate) fn peak_memory_bytes() -> u64 {
     kilobytes.unwrap_or_default() * 1024
 }
 
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
 pub(crate) fn hardware() -> Value {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
     let kilobytes = memory
         .split(' ')
@@ -53,7 +56,7 @@ pub(crate) fn hardware() -> Value {
         .and_then(|it| it.parse::<f64>().ok());
     json!({
         "cpu": field(&read("/proc/cpuinfo"), "model name"),
-        "cores": cores,
+        "cores": cores(),
         // One digit is what a reader compares.
         "memory_gib": kilobytes.map(|it| (it / 1024.0 / 1024.0 * 10.0).round() / 10.0),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),

@@ -5,6 +5,7 @@ mod args;
 mod contender;
 mod diff;
 mod embedded;
+mod format;
 mod load;
 mod machine;
 mod mongo;
@@ -55,7 +56,7 @@ async fn start() -> Result<bool> {
                     };
                     format!("{sign} {bar}")
                 });
-                println!("{:20} {:15} {}", it.name, bar, it.against);
+                println!("{:20} {:15} {}", it.name, bar, it.about);
             }
         }
         Command::Table { results, document } => table::refresh(&results, &document)?,
@@ -86,16 +87,20 @@ async fn measure(run: Run) -> Result<bool> {
         scenarios: Vec::new(),
         failed: BTreeMap::new(),
     };
+    let (load, cores) = (machine::load_average(), machine::cores());
+    if load > cores as f64 / 2.0 {
+        eprintln!("note: the machine is busy (load {load} on {cores} cores), so figures will vary");
+    }
     let bench = Bench::new(run.length, run.rounds);
     for scenario in run.scenarios {
-        eprintln!("{}: against {}", scenario.name, scenario.against);
+        eprintln!("{}: {}", scenario.name, scenario.about);
         match bench.run(scenario).await {
             Ok(outcome) => {
                 let line = Line::new(scenario, &outcome.rounds);
                 println!("{}", serde_json::to_string(&line)?);
                 report.scenarios.push(Entry {
                     line,
-                    against: scenario.against.to_owned(),
+                    about: scenario.about.to_owned(),
                     sides: outcome.sides,
                     each_round: outcome.rounds,
                 });

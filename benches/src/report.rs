@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::format::{number, time};
 use crate::load::{Sample, median};
 use crate::scenario::{Better, Measure, Scenario};
 
@@ -109,21 +110,23 @@ impl Round {
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let figures =
+            |it: &Figures| format!("{}/s, median {}", number(it.per_second), time(it.p50_us));
         if let (Some(theirs), Some(ratio)) = (&self.theirs, self.ratio) {
-            write!(
-                f,
-                "theirs {:.0}/s, median {:.0} µs; ours {:.0}/s, median {:.0} µs; ratio {ratio:.2}",
-                theirs.per_second, theirs.p50_us, self.ours.per_second, self.ours.p50_us
-            )?;
+            let (theirs, ours) = (figures(theirs), figures(&self.ours));
+            return write!(f, "theirs {theirs}; ours {ours}; ratio {ratio:.2}");
         }
-        for (name, group) in &self.groups {
-            write!(
-                f,
-                "{name}: {:.0}/s, median {:.0} µs, 99% {:.0} µs, longest {:.0} µs; ",
-                group.per_second, group.p50_us, group.p99_us, group.max_us
-            )?;
-        }
-        Ok(())
+        let group = |(name, it): (&String, &Figures)| {
+            let longest = (time(it.p99_us), time(it.max_us));
+            format!(
+                "{name}: {}, 99% {}, longest {}",
+                figures(it),
+                longest.0,
+                longest.1
+            )
+        };
+        let groups: Vec<String> = self.groups.iter().map(group).collect();
+        f.write_str(&groups.join("; "))
     }
 }
 
@@ -199,12 +202,12 @@ impl Line {
     }
 }
 
-/// A scenario in the file: its line, what it was compared with and how, and every round.
+/// A scenario in the file: its line, how the sides were set up, and every round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Entry {
     #[serde(flatten)]
     pub(crate) line: Line,
-    pub(crate) against: String,
+    pub(crate) about: String,
     pub(crate) sides: Value,
     pub(crate) each_round: Vec<Round>,
 }

@@ -40,8 +40,8 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// Against what.
-    pub(crate) against: &'static str,
+    /// In a few words.
+    pub(crate) about: &'static str,
     pub(crate) measure: Measure,
     pub(crate) unit: &'static str,
     /// What the ratio is to reach; `None` where the figures are for information.
@@ -50,10 +50,10 @@ pub(crate) struct Scenario {
 
 const UPDATES: &str = "updates/s";
 
-const fn throughput(name: &'static str, against: &'static str, bar: f64) -> Scenario {
+const fn throughput(name: &'static str, about: &'static str, bar: f64) -> Scenario {
     Scenario {
         name,
-        against,
+        about,
         measure: Measure::Throughput,
         unit: UPDATES,
         bar: Some(bar),
@@ -63,14 +63,14 @@ const fn throughput(name: &'static str, against: &'static str, bar: f64) -> Scen
 const fn informational(name: &'static str, about: &'static str) -> Scenario {
     Scenario {
         name,
-        against: about,
+        about,
         measure: Measure::Throughput,
         unit: UPDATES,
         bar: None,
     }
 }
 
-const LOOP: &str = "hand-written find and compare-and-swap, no events";
+const LOOP: &str = "against a hand-written find and compare-and-swap, no events";
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     throughput("random_64", LOOP, 4.0),
@@ -78,44 +78,44 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     throughput("random_1024", LOOP, 6.0),
     throughput(
         "random_64_events",
-        "hand-written find, compare-and-swap and event in a transaction per update",
+        "against a hand-written transaction per update: find, compare-and-swap, event",
         6.0,
     ),
     throughput(
         "full_batches_1024",
-        "always-full batches of 128 compare-and-swaps, no events",
+        "against always-full batches of 128 compare-and-swaps, no events",
         0.75,
     ),
     Scenario {
         name: "single_task",
-        against: LOOP,
+        about: LOOP,
         measure: Measure::Latency,
         unit: "µs, median",
         bar: Some(1.15),
     },
     throughput(
         "hot_document_64",
-        "hand-written compare-and-swap with backoff, one document",
+        "one document, against a hand-written compare-and-swap with backoff",
         30.0,
     ),
     throughput(
         "two_processes_1000",
-        "the hand-written loop, also in two processes",
+        "against the hand-written loop, also in two processes",
         2.0,
     ),
     throughput(
         "embedded_64_batches",
-        "always-full batches of 64 on the same layout",
+        "against always-full batches of 64 on the same layout",
         0.7,
     ),
     throughput(
         "embedded_64_sqlite",
-        "SQLite, a durable transaction per update",
+        "against SQLite, a durable transaction per update",
         1.5,
     ),
     Scenario {
         name: "diff_merge_patch",
-        against: "json_patch::diff of the same as JSON",
+        about: "against json_patch::diff of the same as JSON",
         measure: Measure::Throughput,
         unit: "diffs/s",
         bar: Some(3.0),

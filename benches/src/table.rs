@@ -6,34 +6,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::format::{number, time};
 use crate::report::{Entry, Line, Report};
 
 const BEGIN: &str = "<!-- results: written by scripts/bench --table -->";
 const END: &str = "<!-- end of results -->";
-
-/// A number with separated thousands, and digits behind the point where there are few before it.
-fn number(value: f64) -> String {
-    if value.abs() < 100.0 {
-        return format!("{value:.2}");
-    }
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn time(micros: f64) -> String {
-    match micros {
-        ..1_000.0 => format!("{micros:.1} µs"),
-        ..1_000_000.0 => format!("{:.1} ms", micros / 1e3),
-        _ => format!("{:.1} s", micros / 1e6),
-    }
-}
 
 const HEAD: [&str; 7] = [
     "scenario",

@@ -79,3 +79,24 @@ impl Checked for Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::sqlite::Sqlite;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_update_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(&folder.path().join("store"), 300)
+            .await
+            .unwrap();
+        store.check(0).await.unwrap();
+        let error = store.check(1).await.unwrap_err();
+        assert!(error.to_string().contains("1 were acknowledged"), "{error}");
+        store.close().await;
+        let sqlite = Sqlite::create(&folder.path().join("sqlite"), 3).unwrap();
+        sqlite.check(0).await.unwrap();
+        assert!(sqlite.check(1).await.is_err());
+    }
+}

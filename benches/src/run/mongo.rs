@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Bench, DOCUMENTS, Outcome};
 use crate::contender::{Contender, Counted, Tasks, alternate, best_of};
+use crate::machine::load_average;
 use crate::mongo::cas_loop::{BACKOFF, CasLoop};
 use crate::mongo::event_loop::{EVENTS, EventLoop};
 use crate::mongo::full_batches::{BATCH, FullBatches};
@@ -174,7 +175,7 @@ impl Bench {
         let mut acknowledged = 0;
         let mut rounds = Vec::new();
         for number in 1..=plan.rounds {
-            let load = crate::machine::load_average();
+            let load = load_average();
             let both = tokio::join!(hot.run(plan.length, number), rest.run(plan.length, number));
             let (hot_sample, rest_sample) = (both.0?, both.1?);
             acknowledged += hot_sample.acknowledged + rest_sample.acknowledged;

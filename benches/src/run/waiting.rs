@@ -2,6 +2,7 @@
 //! thousand.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -9,6 +10,7 @@ use serde_json::json;
 use super::mongo::our_settings;
 use super::{Bench, DOCUMENTS, Outcome};
 use crate::contender::Checked as _;
+use crate::load::Length;
 use crate::machine::load_average;
 use crate::mongo::Database;
 use crate::ours::Choice;
@@ -23,6 +25,12 @@ impl Bench {
         let name = "ours";
         let (database, storage) = Database::ours(self.server().await?, name, DOCUMENTS).await?;
         storage.close().await;
+        // The callers begin all at once, and each of their calls counts.
+        let length = Length {
+            warm_up: Duration::ZERO,
+            to_the_last: true,
+            ..plan.length
+        };
         let mut acknowledged = 0;
         let mut rounds = Vec::new();
         for number in 1..=plan.rounds {
@@ -38,7 +46,7 @@ impl Bench {
                     database: name.to_owned(),
                     tasks: callers,
                     choice: Choice::any_of(DOCUMENTS),
-                    length: plan.length,
+                    length,
                     seed: number as u64,
                 };
                 let done = run_all(vec![job]).await?;
@@ -58,6 +66,7 @@ impl Bench {
             sides: json!({
                 "documents": DOCUMENTS,
                 "processes": "one per number of callers, started anew for each round",
+                "measured": "from the first call to the last answer, without a warm-up",
                 "ours": our_settings(CALLERS[1]),
             }),
         })
