@@ -64,6 +64,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/architecture.md",
         "docs/guarantees.md",
         "docs/development.md",
+        "docs/benchmarks.md",
     ] {
         let folder = Path::new(document).parent().unwrap();
         for link in read(document).split("](").skip(1) {
@@ -80,4 +81,50 @@ fn links_between_documents_lead_somewhere() {
             );
         }
     }
+}
+
+/// The scenarios that the driver in `benches/` knows.
+fn scenarios() -> BTreeSet<String> {
+    let text = read("benches/src/scenario.rs");
+    let (_, list) = text.split_once("const SCENARIOS").unwrap();
+    let is_name = |text: &&str| {
+        let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        !text.is_empty() && text.chars().all(is_part)
+    };
+    let literals = list.split('"').skip(1).step_by(2);
+    literals.filter(is_name).map(String::from).collect()
+}
+
+#[test]
+fn the_benchmarks_document_lists_every_scenario() {
+    let text = read("docs/benchmarks.md");
+    let (text, _) = text.split_once("\n## Results").unwrap();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let listed: BTreeSet<String> = rows
+        .map(|row| row.split('`').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(listed, scenarios());
+}
+
+#[test]
+fn commands_in_the_benchmarks_document_can_be_given() {
+    let (text, help) = (read("docs/benchmarks.md"), read("benches/src/args.rs"));
+    let scenarios = scenarios();
+    let commands = text
+        .lines()
+        .filter_map(|it| it.strip_prefix("scripts/bench"));
+    let mut seen = 0;
+    for command in commands {
+        seen += 1;
+        let words = command.split('#').next().unwrap().split_whitespace();
+        for word in words {
+            let is_value = word.contains('.') || word.parse::<u32>().is_ok();
+            let is_option = word.starts_with("--") && help.contains(&format!("\n  {word} "));
+            assert!(
+                is_value || is_option || scenarios.contains(word),
+                "scripts/bench{command}: what is {word}?"
+            );
+        }
+    }
+    assert!(seen > 4);
 }
