@@ -17,7 +17,8 @@ usage: scripts/bench [OPTION…] [SCENARIO…]      without scenarios: all of th
   --seconds S         measured seconds per side and round, default 4
   --warm-up S         seconds before that, default 1
   --quick             one round of one second, to try it
-  --output FILE       where the results go, default target/bench/TIME.json
+  --output FILE       where the results go, from the project's folder;
+                      default target/bench/TIME.json
   --check             fail if a bar is missed, not only if a scenario fails
   --table FILE        run nothing: write the table of a result file into docs/benchmarks.md
   --document FILE     the document for --table

@@ -107,7 +107,7 @@ fn markdown(report: &Report) -> String {
     let mut lines = vec![
         format!(
             "Measured {} on {} with {} cores, {} GiB of memory, Linux {}, {}; mongod {} (`w: {}`), {}, \
-             nodestorage {} at {}, driver {}, SQLite {}. {} rounds of {} s per side, after {} s of warm-up.",
+             nodestorage {} at {}, driver {}, SQLite {}. Rounds: {}; measured per side and round: {} s, after {} s of warm-up.",
             report.started.split('T').next().unwrap_or_default(),
             text(&hardware["cpu"]),
             hardware["cores"],
