@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 
 use super::failure::{DUPLICATE_KEY, Failure, VALIDATION};
 use super::lease::lost;
-use super::load::{newest_first, read_head};
+use super::heads::{range, read_head};
 use super::statement::Plan;
 use super::step::{Step, Target};
 use super::store::{LOG, Store, code_and_name, count, first_write_error, reply_document};
@@ -130,7 +130,7 @@ impl Attempt<'_> {
         let head = transaction
             .find_first(rawdoc! {
                 "find": LOG,
-                "filter": { "_id": newest_first(key) },
+                "filter": { "_id": range(key) },
                 "sort": { "_id": -1 },
                 "projection": { "kind": 1 },
                 "limit": 1,

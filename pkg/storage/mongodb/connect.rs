@@ -36,6 +36,9 @@ pub(super) async fn client(url: &str, options: &MongoOptions) -> Result<(Client,
         .connect_timeout
         .get_or_insert(options.connect_timeout);
     settings
+        .heartbeat_freq
+        .get_or_insert(options.heartbeat_frequency);
+    settings
         .max_pool_size
         .get_or_insert(options.max_connections);
     settings

@@ -3,25 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use bson::raw::cstr;
 use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use futures_util::future::{join, try_join_all};
-use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::store::{LOG, Store};
-use crate::document::{DocumentId, DocumentKey, Version};
+use super::heads;
+use super::store::Store;
+use crate::document::{DocumentId, DocumentKey};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::backend::{EntryKind, Loaded, LogHead, log_id, read_log_id, version_of};
-
-/// How many single head queries run at once: more would only queue for connections.
-const HEADS_AT_ONCE: usize = 8;
+use crate::storage::backend::{EntryKind, Loaded, LogHead, version_of};
 
 /// How many keys go into one `$in`, so that no command comes near its size limit with ids of the
 /// largest size.
 const KEYS_PER_COMMAND: usize = 1_000;
-
-/// How many ranges of log keys go into one `$or`: the server plans each by itself.
-const HEADS_PER_COMMAND: usize = 100;
 
 pub(super) async fn load(store: &Store, keys: &[DocumentKey]) -> Result<Vec<Loaded>> {
     match keys {
@@ -40,13 +33,13 @@ async fn load_one(store: &Store, key: &DocumentKey) -> Result<Loaded> {
         "singleBatch": true,
         "readConcern": store.read_concern(),
     };
-    let (found, head) = join(store.find(command), head(store, key)).await;
+    let (found, head) = join(store.find(command), heads::newest(store, key)).await;
     let document = found
         .map_err(|failure| failure.into_error(format!("reading {key}")))?
         .pop();
     let mut head = head?;
     if may_be_behind(store, key, document.as_deref(), head) {
-        head = self::head(store, key).await?;
+        head = heads::newest(store, key).await?;
     }
     Ok(Loaded { document, head })
 }
@@ -71,30 +64,8 @@ fn may_be_behind(
 
 async fn load_many(store: &Store, keys: &[DocumentKey]) -> Result<Vec<Loaded>> {
     let mut documents = read_documents(store, keys).await?;
-    // From here on everything is read after the documents, so no head is older than its document.
-    let mut versions = HashMap::new();
-    for (key, document) in &documents {
-        let field = store.version_field(key.collection());
-        // A field that is no version is the caller's to report, for this document alone.
-        if let Ok(Some(version)) = version_of(document, &field) {
-            versions.insert(key, version);
-        }
-    }
-    let mut heads = read_heads_at(store, &versions).await?;
-    let missing: Vec<_> = keys
-        .iter()
-        .filter(|key| !heads.contains_key(*key))
-        .map(|key| with_head(store, key))
-        .collect();
-    let single: Vec<_> = stream::iter(missing)
-        .buffer_unordered(HEADS_AT_ONCE)
-        .try_collect()
-        .await?;
-    for (key, head) in single {
-        if let Some(head) = head {
-            heads.insert(key, head);
-        }
-    }
+    // Heads are read after the documents, so that none is older than its document.
+    let heads = heads::read(store, keys, &documents).await?;
     let mut repeated = HashMap::new();
     for key in keys {
         *repeated.entry(key).or_insert(0_usize) += 1;
@@ -172,94 +143,4 @@ async fn read_collection(
             Ok((DocumentKey::new(Arc::clone(&collection), id), document))
         })
         .collect()
-}
-
-/// The newest log entries from these versions on: usually the ones at the versions themselves, newer ones
-/// where a document was restored to an older state.
-async fn read_heads_at(
-    store: &Store,
-    versions: &HashMap<&DocumentKey, Version>,
-) -> Result<HashMap<DocumentKey, LogHead>> {
-    let versions: Vec<_> = versions.iter().collect();
-    let reads = versions.chunks(HEADS_PER_COMMAND).map(|versions| {
-        let mut ranges = RawArrayBuf::new();
-        for (key, version) in versions {
-            let from = log_id(key, **version);
-            let to = log_id_bound(key, bson::RawBson::MaxKey);
-            ranges.push(rawdoc! { "_id": { "$gte": from, "$lte": to } });
-        }
-        store.find(rawdoc! {
-            "find": LOG,
-            "filter": { "$or": ranges },
-            "projection": { "kind": 1 },
-            "readConcern": store.read_concern(),
-        })
-    });
-    let found = try_join_all(reads)
-        .await
-        .map_err(|failure| failure.into_error("reading the log"))?;
-    let mut heads: HashMap<DocumentKey, LogHead> = HashMap::new();
-    for entry in found.iter().flatten() {
-        let (key, head) = read_head(entry)?;
-        let newest = heads.entry(key).or_insert(head);
-        if head.version > newest.version {
-            *newest = head;
-        }
-    }
-    Ok(heads)
-}
-
-async fn with_head(store: &Store, key: &DocumentKey) -> Result<(DocumentKey, Option<LogHead>)> {
-    Ok((key.clone(), head(store, key).await?))
-}
-
-/// The newest log entry of one document.
-async fn head(store: &Store, key: &DocumentKey) -> Result<Option<LogHead>> {
-    let mut command = rawdoc! {
-        "find": LOG,
-        "filter": { "_id": newest_first(key) },
-        "sort": { "_id": -1 },
-        "projection": { "kind": 1 },
-        "limit": 1,
-        "singleBatch": true,
-    };
-    command.append(cstr!("readConcern"), store.read_concern());
-    let found = store
-        .find(command)
-        .await
-        .map_err(|failure| failure.into_error(format!("reading the log of {key}")))?;
-    Ok(match found.first() {
-        Some(entry) => Some(read_head(entry)?.1),
-        None => None,
-    })
-}
-
-/// All log keys of a document, as a range of `_id`.
-pub(super) fn newest_first(key: &DocumentKey) -> RawDocumentBuf {
-    let bound = |v| log_id_bound(key, v);
-    rawdoc! { "$gte": bound(bson::RawBson::MinKey), "$lte": bound(bson::RawBson::MaxKey) }
-}
-
-/// A log key with something else than a version, to bound a range.
-fn log_id_bound(key: &DocumentKey, v: bson::RawBson) -> RawDocumentBuf {
-    let mut id = RawDocumentBuf::new();
-    id.append(cstr!("c"), key.collection());
-    id.append(cstr!("d"), key.id().to_raw());
-    id.append(cstr!("v"), v);
-    id
-}
-
-pub(super) fn read_head(entry: &RawDocument) -> Result<(DocumentKey, LogHead)> {
-    let (key, version) = read_log_id(entry)?;
-    let kind = entry
-        .get_str("kind")
-        .map_err(|e| {
-            Error::new(
-                ErrorKind::Corrupt,
-                format!("log entry {version} of {key} has no kind"),
-            )
-            .with_source(e)
-        })?
-        .parse()?;
-    Ok((key, LogHead { version, kind }))
 }

@@ -13,6 +13,7 @@ mod commit;
 mod connect;
 mod failure;
 mod follow;
+mod heads;
 mod install;
 mod lease;
 mod load;

@@ -13,6 +13,11 @@ pub struct MongoOptions {
     pub connect_timeout: Duration,
     /// How long the server may work on one query. Default: 30 seconds.
     pub query_timeout: Duration,
+    /// How often the driver asks each server about its state, 500 milliseconds at least. After an error
+    /// that says "not primary" or "shutting down" the driver takes a server for lost until the next answer,
+    /// so this is also how long commits stand still after it. Default: 500 milliseconds; the driver's own
+    /// default is ten seconds.
+    pub heartbeat_frequency: Duration,
     /// At most this many connections to one server. Default: 32; a tail occupies one while it waits.
     pub max_connections: u32,
 }
@@ -23,6 +28,7 @@ impl Default for MongoOptions {
             server_selection_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(3),
             query_timeout: Duration::from_secs(30),
+            heartbeat_frequency: Duration::from_millis(500),
             max_connections: 32,
         }
     }
@@ -47,6 +53,13 @@ impl MongoOptions {
     #[must_use]
     pub fn with_query_timeout(mut self, timeout: Duration) -> Self {
         self.query_timeout = timeout;
+        self
+    }
+
+    /// Sets how often the driver asks each server about its state.
+    #[must_use]
+    pub fn with_heartbeat_frequency(mut self, frequency: Duration) -> Self {
+        self.heartbeat_frequency = frequency;
         self
     }
 
