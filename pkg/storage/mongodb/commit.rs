@@ -1,16 +1,19 @@
-//! Units into one transaction, and what its failures mean for them.
+//! Units into one transaction.
+//!
+//! Documents of one collection and their log entries take three round trips: `update` or `insert`, `insert`
+//! into the log, `commitTransaction`.
 
 use std::time::Instant;
 
-use bson::{RawArrayBuf, RawBsonRef, RawDocument, rawdoc};
+use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
 use tokio::time::timeout_at;
 
-use super::failure::{DUPLICATE_KEY, Failure, VALIDATION};
-use super::lease::lost;
+use super::blame::{Blame, Setback, Why};
 use super::heads::{range, read_head};
-use super::statement::Plan;
-use super::step::{Step, Target};
-use super::store::{LOG, Store, code_and_name, count, first_write_error, reply_document};
+use super::moved;
+use super::statement::{Form, Plan};
+use super::step::Step;
+use super::store::{LOG, Store, first_write_error};
 use super::transaction::{Outcome, Transaction};
 use crate::document::{DocumentKey, Version};
 use crate::error::{Error, ErrorKind};
@@ -26,75 +29,129 @@ pub(super) async fn commit(
     deadline: Instant,
 ) -> Result<CommitReceipt, CommitFailure> {
     store.check_open().map_err(CommitFailure::Failed)?;
-    let plan = Plan::of(store, units)?;
-    if plan.steps.is_empty() && plan.absent.is_empty() {
-        return Ok(CommitReceipt {
-            position: Position::START,
-        });
+    let mut outcome = attempt(store, units, Form::Fast, deadline).await;
+    if let Err(Setback::Nameless) = outcome {
+        outcome = attempt(store, units, Form::Exact, deadline).await;
     }
+    match outcome {
+        Ok(position) => Ok(CommitReceipt { position }),
+        Err(Setback::Final(failure)) => Err(failure),
+        Err(Setback::Conflict { unit, why }) => {
+            Err(explain(store, units, unit, why, deadline).await)
+        }
+        Err(Setback::Nameless) => Err(Why::Found("a unit was refused").into_failure(Vec::new())),
+    }
+}
+
+async fn attempt(
+    store: &Store,
+    units: &[Unit],
+    form: Form,
+    deadline: Instant,
+) -> Result<Position, Setback> {
+    let mut plan = Plan::of(store, units, form).map_err(Setback::Final)?;
+    if plan.steps.is_empty() && plan.absent.is_empty() {
+        return Ok(Position::START);
+    }
+    let commands = plan.steps.iter_mut().map(Step::take_command).collect();
+    let several = units.len() > 1;
     let attempt = Attempt {
-        plan: &plan,
-        only: (units.len() == 1).then_some(0),
+        blame: Blame {
+            plan: &plan,
+            only: (!several).then_some(0),
+            may_ask_again: several && form == Form::Fast,
+        },
     };
     let until = tokio::time::Instant::from_std(deadline);
     let mut transaction = match timeout_at(until, Transaction::begin(store)).await {
         Ok(Ok(transaction)) => transaction,
-        Ok(Err(failure)) => return Err(CommitFailure::Failed(failure.into_error("commit"))),
+        Ok(Err(failure)) => {
+            let error = failure.into_error("commit");
+            return Err(Setback::Final(CommitFailure::Failed(error)));
+        }
         Err(_) => return Err(timed_out()),
     };
-    match timeout_at(until, attempt.run(&mut transaction)).await {
+    match timeout_at(until, attempt.run(&mut transaction, commands)).await {
         Ok(Ok(())) => {}
-        Ok(Err(failure)) => {
+        Ok(Err(setback)) => {
             transaction.abort().await;
-            return Err(failure);
+            return Err(setback);
         }
-        // Dropping the transaction kills it on the server.
-        Err(_) => return Err(timed_out()),
+        Err(_) => {
+            transaction.kill().await;
+            return Err(timed_out());
+        }
     }
     match transaction.commit(deadline).await {
-        Outcome::Committed(position) => Ok(CommitReceipt { position }),
-        Outcome::NothingWritten(failure) => Err(attempt.conflict(None, failure)),
+        Outcome::Committed(position) => Ok(position),
+        Outcome::NothingWritten(failure) => Err(Setback::lost(attempt.blame.only, failure)),
         Outcome::Unknown(failure) => {
             let error = Error::new(
                 ErrorKind::CommitUnknown,
                 "the deadline passed before the outcome of the commit was known",
             );
-            Err(CommitFailure::Unknown(match failure {
+            let error = match failure {
                 Some(failure) => error.with_source(failure),
                 None => error,
-            }))
+            };
+            Err(Setback::Final(CommitFailure::Unknown(error)))
         }
     }
 }
 
-fn timed_out() -> CommitFailure {
-    CommitFailure::Failed(Error::new(
+fn timed_out() -> Setback {
+    Setback::Final(CommitFailure::Failed(Error::new(
         ErrorKind::Timeout,
         "the deadline passed before the commit began; nothing was written",
-    ))
+    )))
+}
+
+/// A conflict with the units that are under suspicion: the one that a statement named, or those whose
+/// documents are no longer as expected. None, where somebody holds a document that has not changed yet.
+async fn explain(
+    store: &Store,
+    units: &[Unit],
+    unit: Option<usize>,
+    why: Why,
+    deadline: Instant,
+) -> CommitFailure {
+    let until = tokio::time::Instant::from_std(deadline);
+    if why.is_blocked() {
+        let _ = timeout_at(until, store.sessions.look_for_dead()).await;
+    }
+    let suspects = match unit {
+        Some(unit) => vec![unit],
+        None => match timeout_at(until, moved::find(store, units)).await {
+            Ok(Ok(suspects)) => suspects,
+            _ => Vec::new(),
+        },
+    };
+    why.into_failure(suspects)
 }
 
 struct Attempt<'a> {
-    plan: &'a Plan,
-    /// The unit to blame when nothing else says so: the only one.
-    only: Option<usize>,
+    blame: Blame<'a>,
 }
 
 impl Attempt<'_> {
-    async fn run(&self, transaction: &mut Transaction<'_>) -> Result<(), CommitFailure> {
-        for (unit, key) in &self.plan.absent {
+    async fn run(
+        &self,
+        transaction: &mut Transaction<'_>,
+        commands: Vec<RawDocumentBuf>,
+    ) -> Result<(), Setback> {
+        for (unit, key) in &self.blame.plan.absent {
             self.hold_absent(transaction, *unit, key).await?;
         }
-        for step in &self.plan.steps {
+        for (step, command) in self.blame.plan.steps.iter().zip(commands) {
             let reply = transaction
-                .run(step.command())
+                .run(command)
                 .await
-                .map_err(|failure| self.command_failed(failure, step.collection()))?;
+                .map_err(|failure| self.blame.command_failed(failure, step.collection()))?;
             if let Some(error) = first_write_error(&reply) {
-                return Err(self.statement_failed(step, error));
+                return Err(self.blame.statement_failed(step, error));
             }
-            if step.expected().is_some_and(|n| count(&reply, "n") != n) {
-                return Err(self.missed(step));
+            if !step.is_achieved(&reply) {
+                return Err(self.blame.missed(step));
             }
         }
         Ok(())
@@ -110,8 +167,8 @@ impl Attempt<'_> {
         transaction: &mut Transaction<'_>,
         unit: usize,
         key: &DocumentKey,
-    ) -> Result<(), CommitFailure> {
-        let failed = |failure| self.command_failed(failure, key.collection());
+    ) -> Result<(), Setback> {
+        let failed = |failure| self.blame.command_failed(failure, key.collection());
         let document = transaction
             .find_first(rawdoc! {
                 "find": key.collection(),
@@ -123,9 +180,8 @@ impl Attempt<'_> {
             .await
             .map_err(failed)?;
         if document.is_some() {
-            return Err(
-                self.found_otherwise(Some(unit), "a document that should not exist is there")
-            );
+            let what = "a document that should not exist is there";
+            return Err(Setback::found(Some(unit), what));
         }
         let head = transaction
             .find_first(rawdoc! {
@@ -139,7 +195,10 @@ impl Attempt<'_> {
             .await
             .map_err(failed)?;
         let version = match head {
-            Some(head) => read_head(&head).map_err(CommitFailure::Failed)?.1.version,
+            Some(head) => {
+                let corrupt = |error| Setback::Final(CommitFailure::Failed(error));
+                read_head(&head).map_err(corrupt)?.1.version
+            }
             None => Version::NONE,
         };
         let id = log_id(key, version.next());
@@ -153,135 +212,9 @@ impl Attempt<'_> {
         ] {
             let reply = transaction.run(command).await.map_err(failed)?;
             if first_write_error(&reply).is_some() {
-                return Err(self.found_otherwise(Some(unit), "a document is being created"));
+                return Err(Setback::found(Some(unit), "a document is being created"));
             }
         }
         Ok(())
     }
-
-    /// The command as a whole failed, which names no statement.
-    fn command_failed(&self, failure: Failure, collection: &str) -> CommitFailure {
-        if failure.is_conflict() {
-            return self.conflict(None, failure);
-        }
-        let kind = failure.kind();
-        let error = failure.into_error(format!("commit to {collection}"));
-        match (kind, self.only) {
-            (ErrorKind::TooLarge | ErrorKind::Constraint, Some(unit)) => {
-                CommitFailure::Refused { unit, error }
-            }
-            _ => CommitFailure::Failed(error),
-        }
-    }
-
-    fn statement_failed(&self, step: &Step, error: &RawDocument) -> CommitFailure {
-        let (code, name) = code_and_name(error);
-        let index = usize::try_from(error.get_i32("index").unwrap_or(-1)).unwrap_or(usize::MAX);
-        let unit = step
-            .statements
-            .get(index)
-            .map(|(unit, _)| *unit)
-            .or(self.only);
-        let failure = Failure::server(code, name);
-        let (Some(unit), Target::Documents(collection)) = (unit, &step.target) else {
-            return match code {
-                DUPLICATE_KEY => self.conflict(unit, failure),
-                _ => self.command_failed(failure, step.collection()),
-            };
-        };
-        let refused = |kind, message| CommitFailure::Refused {
-            unit,
-            error: Error::new(kind, message).with_source(failure.clone()),
-        };
-        match (code, failure.kind()) {
-            (DUPLICATE_KEY, _) if is_on_id(error) => self.conflict(Some(unit), failure),
-            (DUPLICATE_KEY, _) => refused(
-                ErrorKind::Constraint,
-                format!(
-                    "unique index {} on {collection} has these values already",
-                    index_name(error)
-                ),
-            ),
-            (VALIDATION, _) => refused(
-                ErrorKind::Constraint,
-                format!("the validator of {collection} refuses the document"),
-            ),
-            (_, ErrorKind::TooLarge) => refused(
-                ErrorKind::TooLarge,
-                format!("a document of {collection} is larger than the server accepts"),
-            ),
-            (_, ErrorKind::Unavailable | ErrorKind::StorageFull | ErrorKind::Timeout) => {
-                self.command_failed(failure, collection)
-            }
-            // An index that cannot take the document: parallel arrays, a malformed location.
-            _ => refused(
-                ErrorKind::Constraint,
-                format!("{collection} refuses the document: {failure}"),
-            ),
-        }
-    }
-
-    /// Fewer statements than expected took effect.
-    fn missed(&self, step: &Step) -> CommitFailure {
-        let units = || step.statements.iter().map(|(unit, _)| *unit);
-        let mut all = units();
-        let first = all.next();
-        let single = first.filter(|first| all.all(|unit| unit == *first));
-        if let Target::Lease(index) = step.target
-            && let (Some(unit), Some(fence)) = (first, self.plan.fences.get(index))
-        {
-            return CommitFailure::Refused {
-                unit,
-                error: lost(fence),
-            };
-        }
-        self.found_otherwise(single, "a document was changed by somebody else")
-    }
-
-    fn found_otherwise(&self, unit: Option<usize>, what: &str) -> CommitFailure {
-        CommitFailure::Conflict {
-            suspects: unit.or(self.only).into_iter().collect(),
-            source: Error::new(ErrorKind::Unavailable, what),
-        }
-    }
-
-    fn conflict(&self, unit: Option<usize>, failure: Failure) -> CommitFailure {
-        CommitFailure::Conflict {
-            suspects: unit.or(self.only).into_iter().collect(),
-            source: Error::new(
-                ErrorKind::Unavailable,
-                format!("the commit lost: {failure}"),
-            )
-            .with_source(failure),
-        }
-    }
-}
-
-/// Whether a duplicate key is one of the `_id` index.
-fn is_on_id(error: &RawDocument) -> bool {
-    let Some(pattern) = reply_document(error, "keyPattern") else {
-        return false;
-    };
-    let mut fields = pattern.iter().flatten();
-    matches!(fields.next(), Some((name, RawBsonRef::Int32(1))) if name == "_id")
-        && fields.next().is_none()
-}
-
-/// The name of the index that a duplicate key error is about, taken out of a message of the form
-/// `E11000 duplicate key error collection: db.users index: email_1 dup key: { email: "…" }`. The values
-/// behind it stay where they are.
-fn index_name(error: &RawDocument) -> String {
-    let name = error
-        .get_str("errmsg")
-        .ok()
-        .and_then(|message| message.split_once(" index: "))
-        .and_then(|(_, rest)| rest.split_once(" dup key: "))
-        .map(|(name, _)| name.to_owned());
-    name.unwrap_or_else(|| {
-        let paths = reply_document(error, "keyPattern").map(|pattern| {
-            let paths = pattern.iter().flatten().map(|(path, _)| path.to_string());
-            paths.collect::<Vec<_>>().join(", ")
-        });
-        format!("on ({})", paths.unwrap_or_default())
-    })
 }

@@ -68,6 +68,11 @@ impl Failure {
         Self::new(Cause::Reply(what.to_string()))
     }
 
+    /// The server did not answer in the time that it was given.
+    pub(super) fn silence(what: &str) -> Self {
+        Self::new(Cause::Network(what.to_owned()))
+    }
+
     fn new(cause: Cause) -> Self {
         Self {
             cause,
@@ -100,6 +105,11 @@ impl Failure {
             self.code(),
             Some(WRITE_CONFLICT | LOCK_TIMEOUT | SNAPSHOT_UNAVAILABLE | NO_SUCH_TRANSACTION)
         )
+    }
+
+    /// Whether somebody holds what was to be written, in a transaction that is still open perhaps.
+    pub(super) fn is_blocked(&self) -> bool {
+        matches!(self.code(), Some(WRITE_CONFLICT | LOCK_TIMEOUT))
     }
 
     /// Whether a snapshot read has outlived its snapshot.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::collection::{Wanted, ensure, ensure_indexes};
 use super::failure::DUPLICATE_KEY;
-use super::store::{LEASES, LOG, META, RECORDS, Store, reply_document};
+use super::store::{LEASES, LOG, META, RECORDS, Store, WRITERS, reply_document};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The format of the stored data. A program that finds another number must not write.
@@ -15,7 +15,7 @@ const FORMAT: i32 = 1;
 pub(super) async fn install(store: &Store) -> Result<Uuid> {
     // The identity comes first: of a store in another format, nothing is touched.
     let id = identify(store).await?;
-    for name in [META, LOG, LEASES, RECORDS] {
+    for name in [META, LOG, LEASES, RECORDS, WRITERS] {
         ensure(store, name).await?;
     }
     let by_position = Wanted {

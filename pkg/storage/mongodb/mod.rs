@@ -3,31 +3,40 @@
 //! Document and log entry are written in one transaction with `readConcern: snapshot` and
 //! `w: majority`; everything that feeds a decision is read from the primary with
 //! `readConcern: majority`. Both are always set explicitly: defaults of the URL or the cluster never
-//! apply. The system keeps four collections of its own in the database: `nodestorage.log`,
-//! `nodestorage.meta`, `nodestorage.leases` and `nodestorage.records`.
+//! apply. The system keeps five collections of its own in the database: `nodestorage.log`,
+//! `nodestorage.meta`, `nodestorage.leases`, `nodestorage.records` and `nodestorage.writers`, the list of
+//! the processes that write and of their sessions.
 //!
 //! Bytes are raw BSON from end to end: what was computed is what is stored.
 
+mod blame;
+mod buffer;
 mod collection;
 mod commit;
+mod condition;
 mod connect;
 mod failure;
 mod follow;
 mod heads;
+mod held;
 mod install;
 mod lease;
 mod load;
 mod log;
+mod moved;
 mod options;
 mod place;
 mod query;
 mod record;
 mod scan;
+mod sessions;
 mod statement;
 mod step;
 mod store;
+mod swap;
 mod tail;
 mod transaction;
+mod writers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -58,7 +67,8 @@ const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 /// that can be stored can be followed.
 const MAX_ENTRY_BYTES: usize = MAX_DOCUMENT_BYTES;
 
-/// How long closing waits for the driver: its connections are closed within milliseconds.
+/// How long closing waits for open transactions to end, and for the driver: its connections are closed
+/// within milliseconds.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 
 /// Documents and their log in a database of a MongoDB replica set.
@@ -202,6 +212,7 @@ impl Backend for MongoBackend {
 
     async fn close(&self) {
         self.store.closed.cancel();
+        let _ = tokio::time::timeout(SHUTDOWN, self.store.sessions.close()).await;
         if self.owns_client {
             // The driver waits for futures of its own that somebody may hold and never poll again, a tail
             // in a `select!` for example. It goes on alone then.

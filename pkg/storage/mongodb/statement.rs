@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use bson::raw::{CString, cstr};
-use bson::{RawArrayBuf, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
+use bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 
+use super::condition::{matching, there_and_back};
+use super::failure::Failure;
 use super::lease::held;
-use super::step::{Step, Target, Verb};
+use super::step::{Statement, Step, Target, Verb};
 use super::store::Store;
+use super::swap::Swap;
 use super::{MAX_DOCUMENT_BYTES, MAX_ENTRY_BYTES, record};
-use crate::document::{DocumentKey, Version, validate};
+use crate::document::{DocumentKey, validate};
 use crate::error::{Error, ErrorKind};
 use crate::storage::backend::{
     CommitFailure, Condition, DocumentWrite, Fence, LogEntry, Position, RecordWrite, Unit,
@@ -29,10 +31,19 @@ pub(super) struct Plan {
     pub(super) fences: Vec<Fence>,
 }
 
-type Groups = BTreeMap<(Target, Verb), Vec<(usize, RawDocumentBuf)>>;
+/// How documents are replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As fast as can be; some failures name no unit.
+    Fast,
+    /// One statement per document, each with its own answer.
+    Exact,
+}
+
+type Groups<'a> = BTreeMap<(Target, Verb), Vec<(usize, Statement<'a>)>>;
 
 impl Plan {
-    pub(super) fn of(store: &Store, units: &[Unit]) -> Result<Self, CommitFailure> {
+    pub(super) fn of(store: &Store, units: &[Unit], form: Form) -> Result<Self, CommitFailure> {
         let mut plan = Self::default();
         let mut groups = Groups::new();
         let mut writes: Vec<_> = units
@@ -43,7 +54,7 @@ impl Plan {
         // In one order everywhere: two commits over the same documents meet on the first of them.
         writes.sort_by(|(_, a), (_, b)| a.key.cmp(&b.key));
         for (unit, write) in writes {
-            plan.write(store, unit, write, &mut groups)
+            plan.write(store, unit, write, form, &mut groups)
                 .map_err(|error| CommitFailure::Refused { unit, error })?;
         }
         for (unit, content) in units.iter().enumerate() {
@@ -65,29 +76,37 @@ impl Plan {
                     Target::Lease(plan.fences.len()),
                     Verb::Update,
                     unit,
-                    touch,
+                    Statement::Made(touch),
                 );
                 plan.fences.push(fence.clone());
             }
             for entry in &content.entries {
                 let raw = log_entry(entry).map_err(refused)?;
-                push(&mut groups, Target::Log, Verb::Insert, unit, raw);
+                push(
+                    &mut groups,
+                    Target::Log,
+                    Verb::Insert,
+                    unit,
+                    Statement::Made(raw),
+                );
             }
         }
         // Target order is the order of sending: the log comes last, so that positions are drawn as late
         // as possible.
         for ((target, verb), statements) in groups {
-            plan.append(target, verb, statements);
+            plan.append(target, verb, statements)
+                .map_err(|failure| CommitFailure::Failed(failure.into_error("commit")))?;
         }
         Ok(plan)
     }
 
-    fn write(
+    fn write<'a>(
         &mut self,
         store: &Store,
         unit: usize,
-        write: &DocumentWrite,
-        groups: &mut Groups,
+        write: &'a DocumentWrite,
+        form: Form,
+        groups: &mut Groups<'a>,
     ) -> Result<(), Error> {
         let key = &write.key;
         let target = Target::Documents(key.collection_arc());
@@ -97,7 +116,13 @@ impl Plan {
                 return Ok(());
             }
             let statement = rawdoc! { "q": matching(store, key, write.condition)?, "limit": 1 };
-            push(groups, target, Verb::Delete, unit, statement);
+            push(
+                groups,
+                target,
+                Verb::Delete,
+                unit,
+                Statement::Made(statement),
+            );
             return Ok(());
         };
         check_size(document.as_bytes().len(), MAX_DOCUMENT_BYTES, key)?;
@@ -105,95 +130,81 @@ impl Plan {
         // difference for its oplog (6.0.5, invariant in document_diff_serialization.cpp).
         validate(document).map_err(|e| e.context(key))?;
         if write.condition == Condition::Absent && !has_empty_timestamp(document) {
-            push(groups, target, Verb::Insert, unit, document.clone());
+            push(
+                groups,
+                target,
+                Verb::Insert,
+                unit,
+                Statement::Document(document),
+            );
             return Ok(());
         }
-        let mut statement = rawdoc! {
-            "q": matching(store, key, write.condition)?,
-            "u": [{ "$replaceWith": { "$literal": document.clone() } }],
+        let swap = Swap {
+            write,
+            document,
+            field: store.version_field(key.collection()),
         };
-        if write.condition == Condition::Absent {
-            statement.append(cstr!("upsert"), true);
-        }
-        push(groups, target, Verb::Update, unit, statement);
+        let verb = match form {
+            Form::Fast if swap.version().is_some() => Verb::Swap,
+            _ => Verb::Update,
+        };
+        push(groups, target, verb, unit, Statement::Replace(swap));
         Ok(())
     }
 
-    /// A document that was only read is written and written back, so that whoever writes it meanwhile
-    /// conflicts. Its bytes stay as they are.
     fn check(
         &mut self,
         store: &Store,
         unit: usize,
         key: &DocumentKey,
         condition: Condition,
-        groups: &mut Groups,
+        groups: &mut Groups<'_>,
     ) -> Result<(), Error> {
-        let field = store.version_field(key.collection());
-        let (there, back) = match condition {
-            Condition::Absent => {
-                self.absent.push((unit, key.clone()));
-                return Ok(());
-            }
-            Condition::Version(version) => {
-                // The largest Int32 would become an Int64 by going up.
-                let step = if version == i32::MAX as u64 { -1 } else { 1 };
-                let change = |by: i32| Ok::<_, Error>(rawdoc! { "$inc": named(&field, by)? });
-                let moved = Version::new(version.get().wrapping_add_signed(step.into()));
-                let there = rawdoc! { "q": matching(store, key, condition)?, "u": change(step)? };
-                let back = rawdoc! {
-                    "q": matching(store, key, Condition::Version(moved))?,
-                    "u": change(-step)?,
-                };
-                (there, back)
-            }
-            Condition::Unversioned => {
-                let set = rawdoc! { "$set": named(&field, 0_i64)? };
-                let unset = rawdoc! { "$unset": named(&field, "")? };
-                let there = rawdoc! { "q": matching(store, key, condition)?, "u": set };
-                let back = rawdoc! {
-                    "q": matching(store, key, Condition::Version(Version::NONE))?,
-                    "u": unset,
-                };
-                (there, back)
-            }
+        let Some((there, back)) = there_and_back(store, key, condition)? else {
+            self.absent.push((unit, key.clone()));
+            return Ok(());
         };
         let target = Target::Documents(key.collection_arc());
-        push(groups, target.clone(), Verb::Update, unit, there);
-        push(groups, target, Verb::Update, unit, back);
+        for statement in [there, back] {
+            let statement = Statement::Made(statement);
+            push(groups, target.clone(), Verb::Update, unit, statement);
+        }
         Ok(())
     }
 
-    fn append(&mut self, target: Target, verb: Verb, statements: Vec<(usize, RawDocumentBuf)>) {
-        let mut bytes = 0;
-        let mut part = Vec::new();
-        for (unit, statement) in statements {
-            let size = statement.as_bytes().len();
-            if bytes + size > COMMAND_BYTES && !part.is_empty() {
-                self.steps.push(Step {
-                    target: target.clone(),
-                    verb,
-                    statements: std::mem::take(&mut part),
-                });
-                bytes = 0;
-            }
-            bytes += size;
-            part.push((unit, statement));
+    fn append(
+        &mut self,
+        target: Target,
+        verb: Verb,
+        statements: Vec<(usize, Statement<'_>)>,
+    ) -> Result<(), Failure> {
+        let mut rest = statements.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|(_, statement)| {
+                bytes += statement.bytes();
+                bytes <= COMMAND_BYTES
+            });
+            let (part, more) = rest.split_at(fits.count().max(1));
+            self.steps.push(Step::new(target.clone(), verb, part)?);
+            rest = more;
         }
-        self.steps.push(Step {
-            target,
-            verb,
-            statements: part,
-        });
+        Ok(())
     }
 }
 
-fn push(groups: &mut Groups, target: Target, verb: Verb, unit: usize, statement: RawDocumentBuf) {
+fn push<'a>(
+    groups: &mut Groups<'a>,
+    target: Target,
+    verb: Verb,
+    unit: usize,
+    statement: Statement<'a>,
+) {
     let group = groups.entry((target, verb)).or_default();
     group.push((unit, statement));
 }
 
-fn write_record(unit: usize, write: &RecordWrite, groups: &mut Groups) -> Result<(), Error> {
+fn write_record(unit: usize, write: &RecordWrite, groups: &mut Groups<'_>) -> Result<(), Error> {
     let (verb, statement) = match write {
         RecordWrite::Insert(record) => (Verb::Insert, record::to_raw(record)),
         RecordWrite::Put(record) => {
@@ -210,6 +221,7 @@ fn write_record(unit: usize, write: &RecordWrite, groups: &mut Groups) -> Result
         }
     };
     check_size(statement.as_bytes().len(), MAX_DOCUMENT_BYTES, "a record")?;
+    let statement = Statement::Made(statement);
     push(groups, Target::Records, verb, unit, statement);
     Ok(())
 }
@@ -237,44 +249,6 @@ fn check_size(bytes: usize, allowed: usize, what: impl std::fmt::Display) -> Res
             format!("{what} has {bytes} bytes, at most {allowed} are allowed"),
         ));
     }
-    Ok(())
-}
-
-/// The filter that only the document in the expected state passes.
-fn matching(
-    store: &Store,
-    key: &DocumentKey,
-    condition: Condition,
-) -> Result<RawDocumentBuf, Error> {
-    let field = store.version_field(key.collection());
-    let mut filter = rawdoc! { "_id": key.id().to_raw() };
-    match condition {
-        Condition::Version(version) => append(&mut filter, &field, version.to_i64())?,
-        Condition::Unversioned => append(&mut filter, &field, rawdoc! { "$exists": false })?,
-        // Nothing passes, so an upsert always inserts, or fails on the id that is taken.
-        Condition::Absent => filter.append(
-            cstr!("$nor"),
-            [RawDocumentBuf::new()].into_iter().collect::<RawArrayBuf>(),
-        ),
-    }
-    Ok(filter)
-}
-
-fn named(field: &str, value: impl Into<RawBson>) -> Result<RawDocumentBuf, Error> {
-    let mut document = RawDocumentBuf::new();
-    append(&mut document, field, value)?;
-    Ok(document)
-}
-
-fn append(
-    document: &mut RawDocumentBuf,
-    field: &str,
-    value: impl Into<RawBson>,
-) -> Result<(), Error> {
-    let name = CString::try_from(field).map_err(|e| {
-        Error::new(ErrorKind::InvalidConfig, "the version field has a NUL").with_source(e)
-    })?;
-    document.append(&name, value.into());
     Ok(())
 }
 

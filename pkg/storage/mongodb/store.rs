@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
+use super::sessions::Sessions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::backend::Position;
 
@@ -20,6 +21,7 @@ pub(super) const LOG: &str = "nodestorage.log";
 pub(super) const META: &str = "nodestorage.meta";
 pub(super) const LEASES: &str = "nodestorage.leases";
 pub(super) const RECORDS: &str = "nodestorage.records";
+pub(super) const WRITERS: &str = "nodestorage.writers";
 
 /// How long a write outside a transaction may wait for its majority, in milliseconds, before it fails
 /// as unavailable: a primary cut off from the others steps down after ten seconds (the default
@@ -31,6 +33,7 @@ pub(super) struct Store {
     pub(super) database: Database,
     pub(super) query_timeout: Duration,
     pub(super) closed: CancellationToken,
+    pub(super) sessions: Arc<Sessions>,
     /// Collection → version field, for the collections that were opened.
     version_fields: RwLock<HashMap<String, Arc<str>>>,
     /// Loads wait until the majority has got here. Raised by failed commits: what they lost against
@@ -49,11 +52,15 @@ impl fmt::Debug for Store {
 
 impl Store {
     pub(super) fn new(client: Client, database: &str, query_timeout: Duration) -> Self {
+        let database = client.database(database);
+        let closed = CancellationToken::new();
+        let sessions = Sessions::new(client.clone(), database.clone(), closed.clone());
         Self {
-            database: client.database(database),
+            database,
             client,
             query_timeout,
-            closed: CancellationToken::new(),
+            closed,
+            sessions: Arc::new(sessions),
             version_fields: RwLock::default(),
             floor: AtomicU64::new(0),
         }
@@ -154,40 +161,47 @@ impl Store {
         &self,
         command: RawDocumentBuf,
     ) -> Result<Vec<RawDocumentBuf>, Failure> {
-        match self.find_once(command.clone()).await {
-            Err(failure) if failure.is_worth_repeating() => self.find_once(command).await,
+        match find_on(&self.database, command.clone()).await {
+            Err(failure) if failure.is_worth_repeating() => find_on(&self.database, command).await,
             outcome => outcome,
         }
     }
+}
 
-    async fn find_once(&self, command: RawDocumentBuf) -> Result<Vec<RawDocumentBuf>, Failure> {
-        let mut batches = self
-            .database
-            .run_raw_cursor_command(command)
-            .batch()
-            .await?;
-        let mut documents = Vec::new();
-        while let Some(batch) = batches.next().await {
-            for value in batch?.doc_slices()? {
-                match value.map_err(Failure::reply)? {
-                    RawBsonRef::Document(document) => documents.push(document.to_owned()),
-                    _ => {
-                        return Err(Failure::reply(
-                            "a batch holds something else than documents",
-                        ));
-                    }
+impl Drop for Store {
+    /// Ends what runs on its behalf, if nobody has closed it.
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+/// Runs a read command once and collects all that its cursor yields.
+pub(super) async fn find_on(
+    database: &Database,
+    command: RawDocumentBuf,
+) -> Result<Vec<RawDocumentBuf>, Failure> {
+    let mut batches = database.run_raw_cursor_command(command).batch().await?;
+    let mut documents = Vec::new();
+    while let Some(batch) = batches.next().await {
+        for value in batch?.doc_slices()? {
+            match value.map_err(Failure::reply)? {
+                RawBsonRef::Document(document) => documents.push(document.to_owned()),
+                _ => {
+                    return Err(Failure::reply(
+                        "a batch holds something else than documents",
+                    ));
                 }
             }
         }
-        Ok(documents)
     }
+    Ok(documents)
 }
 
 pub(super) fn write_concern() -> RawDocumentBuf {
     rawdoc! { "w": "majority", "wtimeout": WRITE_TIMEOUT_MS }
 }
 
-async fn run_on(
+pub(super) async fn run_on(
     database: &Database,
     command: RawDocumentBuf,
     session: Option<&mut ClientSession>,

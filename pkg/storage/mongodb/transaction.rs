@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use ::mongodb::ClientSession;
 use ::mongodb::options::{Acknowledgment, ReadConcern, SelectionCriteria, WriteConcern};
-use bson::{Bson, RawArrayBuf, RawBson, RawBsonRef, RawDocumentBuf, rawdoc};
+use bson::{RawBsonRef, RawDocumentBuf, Timestamp, rawdoc};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::failure::{Failure, NO_SUCH_TRANSACTION};
-use super::store::{Store, reply_document};
+use super::held::Held;
+use super::store::{Store, reply_document, run_on};
 use crate::storage::backend::Position;
 
 /// How long one attempt to commit may wait for the majority before it answers that it does not know.
@@ -19,13 +19,15 @@ const COMMIT_ATTEMPT: Duration = Duration::from_secs(5);
 /// this the server is unreachable anyway.
 const ABORT_ATTEMPT: Duration = Duration::from_secs(2);
 
+/// How long the last question for an outcome may take, beyond the deadline.
+const LAST_ATTEMPT: Duration = Duration::from_millis(500);
+
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Transaction<'a> {
     store: &'a Store,
-    /// `None` once the transaction is settled.
-    session: Option<ClientSession>,
+    held: Held,
 }
 
 /// How a commit ended.
@@ -40,17 +42,12 @@ pub(super) enum Outcome {
 
 impl<'a> Transaction<'a> {
     pub(super) async fn begin(store: &'a Store) -> Result<Self, Failure> {
-        // Reads inside see one snapshot; causal consistency would only add waiting.
-        let mut session = store
-            .client
-            .start_session()
-            .causal_consistency(false)
-            .await?;
+        let mut held = store.sessions.acquire().await?;
         let confirmed = WriteConcern::builder()
             .w(Acknowledgment::Majority)
             .w_timeout(COMMIT_ATTEMPT)
             .build();
-        session
+        held.session()?
             .start_transaction()
             .read_concern(ReadConcern::snapshot())
             .write_concern(confirmed)
@@ -58,17 +55,11 @@ impl<'a> Transaction<'a> {
                 ::mongodb::options::ReadPreference::Primary,
             ))
             .await?;
-        Ok(Self {
-            store,
-            session: Some(session),
-        })
+        Ok(Self { store, held })
     }
 
     pub(super) async fn run(&mut self, command: RawDocumentBuf) -> Result<RawDocumentBuf, Failure> {
-        match &mut self.session {
-            Some(session) => self.store.run_in(session, command).await,
-            None => Err(Failure::reply("the transaction is over")),
-        }
+        self.store.run_in(self.held.session()?, command).await
     }
 
     /// Runs a `find` whose results fit the first batch.
@@ -92,71 +83,102 @@ impl<'a> Transaction<'a> {
     /// Only success and `NoSuchTransaction` confirmed by the majority are final. Everything else, a
     /// broken connection above all, may hide a commit that went through.
     pub(super) async fn commit(mut self, deadline: Instant) -> Outcome {
-        let Some(mut session) = self.session.take() else {
-            return Outcome::Unknown(None);
-        };
         let deadline = tokio::time::Instant::from_std(deadline);
         let mut pause = FIRST_PAUSE;
         let mut last = None;
         loop {
-            let failure = match timeout_at(deadline, session.commit_transaction()).await {
+            match timeout_at(deadline, self.try_commit()).await {
                 Err(_) => break,
-                Ok(Ok(())) => {
-                    let position = session
-                        .operation_time()
-                        .map_or(Position::START, Position::from);
+                Ok(Attempt::Committed(position)) => {
+                    self.held.give_back();
                     return Outcome::Committed(position);
                 }
-                Ok(Err(error)) => Failure::from(error),
-            };
-            let aborted = failure.code() == Some(NO_SUCH_TRANSACTION)
-                || (failure.has_label("TransientTransactionError") && failure.code().is_some());
-            if aborted && failure.is_confirmed() {
-                self.store.raise_floor(session.operation_time());
-                return Outcome::NothingWritten(failure);
+                Ok(Attempt::Gone(failure)) => return self.nothing_written(failure).await,
+                Ok(Attempt::Unclear(failure)) => last = Some(failure),
             }
-            last = Some(failure);
             if timeout_at(deadline, sleep(pause)).await.is_err() {
                 break;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-        Outcome::Unknown(last)
+        self.end(last).await
+    }
+
+    async fn try_commit(&mut self) -> Attempt {
+        let committed = match self.held.session() {
+            Ok(session) => session.commit_transaction().await.map_err(Failure::from),
+            Err(failure) => Err(failure),
+        };
+        match committed {
+            Ok(()) => Attempt::Committed(self.seen().map_or(Position::START, Position::from)),
+            Err(failure)
+                if failure.code() == Some(NO_SUCH_TRANSACTION) && failure.is_confirmed() =>
+            {
+                Attempt::Gone(failure)
+            }
+            Err(failure) => Attempt::Unclear(failure),
+        }
+    }
+
+    async fn nothing_written(self, failure: Failure) -> Outcome {
+        self.kill().await;
+        Outcome::NothingWritten(failure)
+    }
+
+    /// At the deadline: ends the session, so that a commit that is still under way comes too late, and asks
+    /// once more.
+    async fn end(mut self, last: Option<Failure>) -> Outcome {
+        self.store.raise_floor(self.seen());
+        if self.held.kill().await.is_err() {
+            return Outcome::Unknown(last);
+        }
+        let outcome = match timeout(LAST_ATTEMPT, self.try_commit()).await {
+            Ok(Attempt::Committed(position)) => Outcome::Committed(position),
+            Ok(Attempt::Gone(failure)) => Outcome::NothingWritten(failure),
+            Ok(Attempt::Unclear(failure)) => Outcome::Unknown(Some(failure)),
+            Err(_) => Outcome::Unknown(last),
+        };
+        self.held.forget();
+        outcome
     }
 
     /// Aborts, so that the documents are free before anybody tries again.
     pub(super) async fn abort(mut self) {
-        if let Some(mut session) = self.session.take() {
-            self.store.raise_floor(session.operation_time());
-            // If it fails, the server aborts by itself when the transaction has lived too long.
-            let _ = timeout(ABORT_ATTEMPT, session.abort_transaction()).await;
+        self.store.raise_floor(self.seen());
+        // Not by the driver's own method: it hides failures, and then the documents stay locked.
+        let abort = rawdoc! { "abortTransaction": 1, "writeConcern": { "w": 1 } };
+        let admin = self.store.client.database("admin");
+        let aborted = match self.held.session() {
+            Ok(session) => timeout(ABORT_ATTEMPT, run_on(&admin, abort, Some(session))).await,
+            Err(failure) => Ok(Err(failure)),
+        };
+        match aborted {
+            Ok(Ok(_)) => self.held.give_back_aborted(),
+            // Most failures have made the server abort by itself.
+            Ok(Err(failure)) if failure.code() == Some(NO_SUCH_TRANSACTION) => {
+                self.held.give_back_aborted();
+            }
+            _ => self.kill().await,
         }
+    }
+
+    /// Gives up in the middle of a statement.
+    pub(super) async fn kill(mut self) {
+        self.store.raise_floor(self.seen());
+        if self.held.kill().await.is_ok() {
+            self.held.forget();
+        }
+    }
+
+    /// The cluster time of the last answer.
+    fn seen(&mut self) -> Option<Timestamp> {
+        self.held.session().ok()?.operation_time()
     }
 }
 
-impl Drop for Transaction<'_> {
-    /// A transaction that is dropped in the middle, by a deadline or a cancelled caller, may be open on
-    /// the server without the driver knowing, if its first statement was under way. Killing the session
-    /// frees the documents at once instead of after a minute.
-    fn drop(&mut self) {
-        let Some(session) = self.session.take() else {
-            return;
-        };
-        self.store.raise_floor(session.operation_time());
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        let admin = self.store.client.database("admin");
-        runtime.spawn(async move {
-            let id = session.id().get("id").cloned().unwrap_or(Bson::Null);
-            if let Ok(id) = RawBson::try_from(id) {
-                let mut sessions = RawArrayBuf::new();
-                sessions.push(rawdoc! { "id": id });
-                let kill = admin.run_raw_command(rawdoc! { "killSessions": sessions });
-                let _ = timeout(ABORT_ATTEMPT, kill).await;
-            }
-            // Not before: back in the driver's pool it may serve somebody else, who must not be killed.
-            drop(session);
-        });
-    }
+/// How one attempt to commit ended.
+enum Attempt {
+    Committed(Position),
+    Gone(Failure),
+    Unclear(Failure),
 }
