@@ -9,8 +9,11 @@
 #[cfg(not(feature = "mongodb"))]
 compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
 
+mod batches;
 mod commits;
 mod conditions;
+mod dead_writers;
+mod failing_commands;
 mod leases;
 mod opening;
 mod queries;

@@ -61,10 +61,6 @@ impl Buffer {
         self.element_at(DOCUMENT, index).begin()
     }
 
-    pub(super) fn array_at(&mut self, index: usize) -> &mut Self {
-        self.element_at(ARRAY, index).begin()
-    }
-
     pub(super) fn close(&mut self) -> &mut Self {
         self.bytes.push(0);
         if let Some(start) = self.open.pop() {
@@ -217,7 +213,7 @@ mod tests {
             .path_at(1, "p")
             .int64_at(2, -1)
             .raw_at(3, &inner);
-        buffer.document_at(4).close().array_at(5);
+        buffer.document_at(4).close();
         let written = buffer.finish().unwrap();
         let list: RawArrayBuf = ids.iter().map(DocumentId::to_raw).collect();
         let expected = rawdoc! {
@@ -225,7 +221,7 @@ mod tests {
             "list": list,
             "c": {
                 "i": "사용자", "d": inner.clone(), "v": 7_i64, "yes": true,
-                "a": ["t", "$p", -1_i64, inner, {}, []],
+                "a": ["t", "$p", -1_i64, inner, {}],
             },
         };
         assert_eq!(written.as_bytes(), expected.as_bytes());
