@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
-use nodestorage::storage::backend::{Backend, CommitFailure};
+use nodestorage::storage::backend::{Backend, CommitFailure, LeaseRequest};
 use nodestorage::storage::mongodb::{MongoBackend, MongoOptions};
 
 use crate::world::{World, create, soon, turn, update, url, user, world};
@@ -162,6 +162,41 @@ async fn a_process_wrongly_taken_for_dead_loses_nothing_and_goes_on() {
     assert_eq!(world.stored("a").await.unwrap().get_i32("n").unwrap(), 2);
     paused.commit(&[update(&key, 2, 3)], soon()).await.unwrap();
     assert_eq!(world.log_entries().await, 3);
+}
+
+/// Writes outside a transaction do not fail on what one holds: the server lets them wait.
+#[tokio::test]
+async fn a_lease_that_a_dead_process_held_is_granted_within_five_seconds() {
+    let world = world().await;
+    let request = LeaseRequest {
+        name: "relay".into(),
+        owner: "me".into(),
+        ttl: Duration::from_secs(30),
+    };
+    world.backend.acquire_lease(&request).await.unwrap();
+    let mut session = world.client.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    let leases = world
+        .database()
+        .collection::<Document>("nodestorage.leases");
+    leases
+        .update_one(doc! {}, doc! { "$set": { "uses": 1 } })
+        .session(&mut session)
+        .await
+        .unwrap();
+    let writers = world
+        .database()
+        .collection::<Document>("nodestorage.writers");
+    let dead = doc! {
+        "_id": bson::Uuid::new(),
+        "sessions": [session.id().get("id").unwrap().clone()],
+        "until": bson::DateTime::from_millis(0),
+    };
+    writers.insert_one(dead).await.unwrap();
+    let started = Instant::now();
+    world.backend.acquire_lease(&request).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(session.commit_transaction().await.is_err());
 }
 
 #[tokio::test]

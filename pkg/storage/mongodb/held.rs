@@ -5,7 +5,8 @@ use std::sync::Arc;
 use ::mongodb::ClientSession;
 
 use super::failure::Failure;
-use super::sessions::{Ended, Sessions};
+use super::pool::Ended;
+use super::sessions::Sessions;
 
 pub(super) struct Held {
     sessions: Arc<Sessions>,

@@ -26,6 +26,7 @@ mod log;
 mod moved;
 mod options;
 mod place;
+mod pool;
 mod query;
 mod record;
 mod scan;

@@ -3,21 +3,19 @@
 //! One serves one commit at a time. A new transaction in a session ends whatever the last one left open on
 //! the server, and the list of a process's sessions hardly ever changes.
 
-use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::mongodb::{Client, ClientSession, Database};
-use bson::Bson;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::failure::Failure;
 use super::held::Held;
+use super::pool::{Ended, Pool, id_of};
 use super::writers::{Writers, kill};
 
 /// How many sessions are opened and registered at once: as many as commits are usually in flight.
@@ -54,43 +52,13 @@ pub(super) struct Sessions {
     last_look: Mutex<Option<Instant>>,
 }
 
-struct Pool {
-    /// The one that rested longest comes first: the server forgets sessions after 30 minutes.
-    idle: VecDeque<ClientSession>,
-    /// All that may have a transaction open.
-    ids: HashSet<Uuid>,
-    in_use: usize,
-    /// When the last registration was sent that has reached the server.
-    registered: Option<Instant>,
-    last_used: Instant,
-    ended: Vec<Ended>,
-    keeper: Option<JoinHandle<()>>,
-}
-
-/// A session that the keeper looks after.
-pub(super) enum Ended {
-    /// Its transaction is aborted, which the driver does not know yet.
-    Aborted(ClientSession),
-    /// Its transaction may be open.
-    Unknown(ClientSession),
-}
-
 impl Sessions {
     pub(super) fn new(client: Client, database: Database, closed: CancellationToken) -> Self {
-        let pool = Pool {
-            idle: VecDeque::new(),
-            ids: HashSet::new(),
-            in_use: 0,
-            registered: None,
-            last_used: Instant::now(),
-            ended: Vec::new(),
-            keeper: None,
-        };
         Self {
             writers: Writers::new(client.clone(), database),
             client,
             closed,
-            pool: Mutex::new(pool),
+            pool: Mutex::default(),
             registering: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             last_look: Mutex::default(),
@@ -125,7 +93,7 @@ impl Sessions {
         let is_fresh = pool.registered.is_some_and(|sent| sent.elapsed() < FRESH);
         let session = is_fresh.then(|| pool.idle.pop_front()).flatten()?;
         pool.in_use += 1;
-        pool.last_used = Instant::now();
+        pool.last_used = Some(Instant::now());
         Some(Held::new(Arc::clone(self), session))
     }
 
@@ -177,7 +145,8 @@ impl Sessions {
         let _turn = self.registering.lock().await;
         let idle = {
             let mut pool = self.pool();
-            if pool.in_use > 0 || !pool.ended.is_empty() || pool.last_used.elapsed() < IDLE {
+            let rests = pool.last_used.is_none_or(|last| last.elapsed() >= IDLE);
+            if pool.is_busy() || !rests {
                 return false;
             }
             pool.keeper = None;
@@ -266,7 +235,7 @@ impl Sessions {
         let _turn = self.registering.lock().await;
         let idle = {
             let mut pool = self.pool();
-            if pool.in_use > 0 || !pool.ended.is_empty() {
+            if pool.is_busy() {
                 // Whoever needs the documents finds the registration.
                 return;
             }
@@ -283,23 +252,8 @@ impl Sessions {
     }
 }
 
-impl Pool {
-    fn empty(&mut self) -> VecDeque<ClientSession> {
-        self.registered = None;
-        self.ids.clear();
-        std::mem::take(&mut self.idle)
-    }
-}
-
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").finish_non_exhaustive()
-    }
-}
-
-fn id_of(session: &ClientSession) -> Option<Uuid> {
-    match session.id().get("id") {
-        Some(Bson::Binary(id)) => Uuid::from_slice(&id.bytes).ok(),
-        _ => None,
     }
 }

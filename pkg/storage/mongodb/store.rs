@@ -10,6 +10,7 @@ use ::mongodb::{Client, ClientSession, Database};
 use bson::raw::cstr;
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, Timestamp, rawdoc};
 use futures_util::StreamExt;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
@@ -27,6 +28,9 @@ pub(super) const WRITERS: &str = "nodestorage.writers";
 /// as unavailable: a primary cut off from the others steps down after ten seconds (the default
 /// `electionTimeoutMillis`), so waiting longer on it is of no use.
 const WRITE_TIMEOUT_MS: i32 = 10_000;
+
+/// A write that takes longer may be waiting for a process that is dead.
+const BLOCKED: Duration = Duration::from_secs(1);
 
 pub(super) struct Store {
     pub(super) client: Client,
@@ -144,7 +148,7 @@ impl Store {
         mut command: RawDocumentBuf,
     ) -> Result<RawDocumentBuf, Failure> {
         command.append(cstr!("writeConcern"), write_concern());
-        let reply = self.run(command).await?;
+        let reply = self.unblocked(self.run(command)).await?;
         if let Some(error) = reply_document(&reply, "writeConcernError") {
             let (code, name) = code_and_name(error);
             return Err(Failure::write_concern(code, name));
@@ -154,6 +158,18 @@ impl Store {
             return Err(Failure::server(code, name));
         }
         Ok(reply)
+    }
+
+    /// Waits for a write outside a transaction. On a document that a transaction holds the server waits
+    /// until that ends, so a process that died in one must be found meanwhile.
+    async fn unblocked<T>(&self, write: impl Future<Output = T>) -> T {
+        let mut write = std::pin::pin!(write);
+        loop {
+            match timeout(BLOCKED, &mut write).await {
+                Ok(written) => return written,
+                Err(_) => self.sessions.look_for_dead().await,
+            }
+        }
     }
 
     /// Runs a read command and collects all that its cursor yields.
