@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bson::oid::ObjectId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nodestorage::{DocumentId, Storage};
+use nodestorage::{DocumentId, Storage, StorageBuilder};
 
 use crate::Failure;
 
@@ -31,7 +31,43 @@ pub(crate) enum Command {
     Events(Events),
     /// Check documents against the log
     Doctor(Doctor),
+    /// Increment random documents and print what was acknowledged: a program to kill
+    #[command(after_long_help = WORKLOAD_HELP)]
+    Workload(Workload),
+    /// Check what workloads left behind against what they acknowledged
+    #[command(after_long_help = CHECK_HELP)]
+    Check(Check),
 }
+
+const WORKLOAD_HELP: &str = "\
+Each update adds 1 to the field `n` of one of the documents doc-0, doc-1, …; the first one creates it. As \
+nothing else writes them, `n`, the version and the number of log entries of a document stay equal.
+
+Standard output gets one line per update, written as a whole and flushed before the next one:
+
+    ack ID VERSION    the update was acknowledged and made this version
+    unknown ID        the outcome of the commit could not be learnt: it happened once or not at all
+
+An update that fails because the database was away or too slow wrote nothing and is tried again. Any other \
+error ends the workload with exit code 1. A summary goes to standard error.
+
+Kill it whenever you like, then look:
+
+    nodestorage workload --url $URL --collection w --documents 100 --tasks 16 --seconds 60 > acks
+    nodestorage check --url $URL --collection w --acks acks";
+
+const CHECK_HELP: &str = "\
+Reads the whole log and every document of the collection, which must hold nothing but what workloads wrote, \
+while none of them runs. Prints
+
+    N updates, M acknowledged, 0 lost, 0 gaps, 0 duplicates
+
+and ends with exit code 1 if any of the last three is not 0:
+
+    lost          acknowledged and not in the log, acknowledged twice for one version, or in the log and not
+                  in the document
+    gaps          versions of a document that the log skips, or that no workload wrote
+    duplicates    updates that the log holds more than once, or a document counted more than the log";
 
 #[derive(Debug, Args)]
 pub(crate) struct Store {
@@ -44,12 +80,14 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    pub(crate) async fn open(&self) -> Result<Storage, Failure> {
-        let storage = Storage::builder()
+    pub(crate) fn builder(&self) -> StorageBuilder {
+        Storage::builder()
             .url(&self.url)
             .version_field(&self.version_field)
-            .open();
-        Ok(storage.await?)
+    }
+
+    pub(crate) async fn open(&self) -> Result<Storage, Failure> {
+        Ok(self.builder().open().await?)
     }
 }
 
@@ -183,4 +221,44 @@ pub(crate) struct Doctor {
     /// Only this collection; without it, every one that the log knows
     #[arg(long)]
     pub(crate) collection: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("length").required(true).args(["updates", "seconds"]))]
+pub(crate) struct Workload {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// The collection to write to
+    #[arg(long)]
+    pub(crate) collection: String,
+    /// How many documents there are: doc-0 up to, not including, doc-COUNT
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) documents: u64,
+    /// How many tasks update at the same time
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) tasks: u16,
+    /// End after this many updates
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) updates: Option<u64>,
+    /// End after this time
+    #[arg(long)]
+    pub(crate) seconds: Option<u64>,
+    /// Publish the events to a bus as well; memory: is one that nobody listens to
+    #[arg(long, value_name = "URL")]
+    pub(crate) bus: Option<String>,
+    /// Give up an update after trying it for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) patience: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// The collection that workloads wrote to
+    #[arg(long)]
+    pub(crate) collection: String,
+    /// What they printed; a last line without its end was cut by a kill and does not count
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub(crate) acks: Vec<PathBuf>,
 }

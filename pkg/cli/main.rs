@@ -1,6 +1,8 @@
 //! The command line of nodestorage.
 
+mod acks;
 mod args;
+mod check;
 mod events;
 mod get;
 mod import;
@@ -9,6 +11,7 @@ mod inspect;
 mod output;
 mod plain_json;
 mod verify;
+mod workload;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -80,5 +83,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::History(history) => inspect::history(history, json).await,
         Command::Events(events) => events::run(events, json).await,
         Command::Doctor(doctor) => inspect::doctor(doctor, json).await,
+        Command::Workload(workload) => workload::run(workload, json).await,
+        Command::Check(check) => check::run(check, json).await,
     }
 }

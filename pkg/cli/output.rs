@@ -9,9 +9,12 @@ use serde_json::Value;
 
 use crate::Failure;
 
-/// Prints one line. A reader that has gone away (`| head`) ends the program quietly.
+/// Prints one line, as a whole and at once. A reader that has gone away (`| head`) ends the program
+/// quietly.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout().lock(), "{text}") {
+    let mut out = std::io::stdout().lock();
+    let line = format!("{text}\n");
+    match out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Failure::new(format!("cannot write the output: {error}"))),
