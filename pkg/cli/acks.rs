@@ -75,7 +75,15 @@ mod tests {
         for line in [acknowledged, Line::Unknown { id: "doc-7" }] {
             assert_eq!(Line::parse(&line.to_string()), Some(line));
         }
-        for other in ["", "ack", "ack a", "ack a b", "ack a 1 2", "unknown a b", "hello a"] {
+        for other in [
+            "",
+            "ack",
+            "ack a",
+            "ack a b",
+            "ack a 1 2",
+            "unknown a b",
+            "hello a",
+        ] {
             assert_eq!(Line::parse(other), None, "{other}");
         }
     }

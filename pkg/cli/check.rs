@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use bson::RawDocumentBuf;
 use futures_util::StreamExt;
-use nodestorage::storage::backend::{EntryKind, LogEntry, LogRange, TailFrom, TailItem, version_of};
+use nodestorage::storage::backend::{
+    EntryKind, LogEntry, LogRange, TailFrom, TailItem, version_of,
+};
 use nodestorage::{DocumentId, DocumentKey, Query, Storage, Version};
 use serde_json::json;
 
@@ -74,7 +76,9 @@ async fn read(storage: &Storage, arguments: &Check, checked: &mut Checked) -> Re
             let n = number(stored, "n")?;
             let version = version_of(stored, &arguments.store.version_field)?;
             let version = version.map_or(0, Version::get);
-            checked.catch_up(storage, collection, stored.id(), version).await?;
+            checked
+                .catch_up(storage, collection, stored.id(), version)
+                .await?;
             checked.document(stored.id()).stored = Some((n, version));
         }
     }
@@ -106,7 +110,9 @@ impl Checked {
 
     fn log(&mut self, entry: &LogEntry) {
         self.updates += 1;
-        self.document(entry.key.id()).logged.push(entry.version.get());
+        self.document(entry.key.id())
+            .logged
+            .push(entry.version.get());
         let at = |what: &str| format!("{} version {} {what}", entry.key, entry.version);
         let is_ours = matches!(entry.kind, EntryKind::Created | EntryKind::Updated);
         match &entry.metadata.correlation {
@@ -173,7 +179,9 @@ impl Checked {
                     self.problem(&format!("{name} version {version} was acknowledged twice"));
                 } else if seen.logged.binary_search(&version).is_err() {
                     self.lost += 1;
-                    self.problem(&format!("{name} version {version} was acknowledged and is gone"));
+                    self.problem(&format!(
+                        "{name} version {version} was acknowledged and is gone"
+                    ));
                 }
                 last = version;
             }

@@ -72,7 +72,9 @@ fn policy() -> RetryPolicy {
 fn bus(url: &str) -> Result<MemoryBus, Failure> {
     match url {
         "memory:" => Ok(MemoryBus::new()),
-        _ => Err(Failure::new("the bus URL is none that this build knows: memory:")),
+        _ => Err(Failure::new(
+            "the bus URL is none that this build knows: memory:",
+        )),
     }
 }
 

@@ -16,6 +16,7 @@ compile_error!("tests need every feature: run scripts/test, or cargo test --all-
 mod container;
 mod process;
 mod ready;
+mod replica_set;
 mod runtime;
 
 use std::collections::hash_map::RandomState;
@@ -35,6 +36,8 @@ use self::process::Process;
 use self::ready::{await_ready, hello, initiate};
 use self::runtime::on_fixture_runtime;
 
+pub(crate) use self::replica_set::ReplicaSet;
+
 const URL_VARIABLE: &str = "NODESTORAGE_TEST_MONGODB_URL";
 const BINARY_VARIABLE: &str = "NODESTORAGE_MONGOD";
 
@@ -52,6 +55,8 @@ pub(crate) fn fresh_database_name() -> String {
 pub(crate) struct MongodOptions {
     /// Whether it is a replica set of one node (the default) or a standalone server.
     pub(crate) replica_set: bool,
+    /// The size of its cache in gigabytes; 0.25 is the least that it takes.
+    pub(crate) cache_gb: f32,
     /// Further command line arguments, for example `--setParameter` and `name=value`.
     pub(crate) arguments: Vec<String>,
 }
@@ -60,6 +65,7 @@ impl Default for MongodOptions {
     fn default() -> Self {
         Self {
             replica_set: true,
+            cache_gb: 0.5,
             arguments: Vec::new(),
         }
     }
@@ -199,6 +205,43 @@ impl Mongod {
             .unwrap_or_else(|reason| panic!("mongod did not come back: {reason}"));
     }
 
+    /// A member of a replica set that its other members are yet to be known of.
+    fn start_member(options: &MongodOptions) -> Result<Self, String> {
+        let Some(binary) = find_binary()? else {
+            return Err(format!(
+                "no mongod for the tests: a replica set of three nodes needs a binary: run \
+                 scripts/install, or set {BINARY_VARIABLE}"
+            ));
+        };
+        let process = Process::launch(&binary, options)?;
+        Ok(Self {
+            url: format!(
+                "mongodb://127.0.0.1:{}/?directConnection=true",
+                process.port
+            ),
+            host: Host::Process(Box::new(process)),
+            replica_set: true,
+        })
+    }
+
+    /// The port it listens on, where that is known.
+    pub(crate) fn port(&self) -> u16 {
+        match &self.host {
+            Host::External => panic!("{URL_VARIABLE} names a server whose port is not ours"),
+            Host::Process(process) => process.port,
+            Host::Container(container) => container.port,
+        }
+    }
+
+    /// Starts a process again and waits only until it listens.
+    fn start_again(&self) {
+        if let Host::Process(process) = &self.host
+            && let Err(failure) = process.start()
+        {
+            panic!("{}", failure.reason);
+        }
+    }
+
     fn external(url: String) -> Result<Self, String> {
         let reached = on_fixture_runtime({
             let url = url.clone();
@@ -295,7 +338,6 @@ impl Drop for FreshDatabase<'_> {
 /// The arguments that a server of the tests is started with, wherever it runs.
 fn arguments(port: u16, options: &MongodOptions) -> Vec<String> {
     let mut arguments: Vec<String> = [
-        "--wiredTigerCacheSizeGB=0.5",
         // Fail points.
         "--setParameter=enableTestCommands=1",
         // Nobody looks at the metrics of a test server; collecting them costs start-up time and disk.
@@ -305,6 +347,7 @@ fn arguments(port: u16, options: &MongodOptions) -> Vec<String> {
     ]
     .map(String::from)
     .to_vec();
+    arguments.push(format!("--wiredTigerCacheSizeGB={}", options.cache_gb));
     arguments.push(format!("--port={port}"));
     if options.replica_set {
         // Room for the largest import of the tests; a change stream must not lose its place.

@@ -16,7 +16,7 @@ pub(super) async fn hello(client: &Client) -> ::mongodb::error::Result<Document>
 }
 
 /// A client that talks to this one server, whatever state it is in.
-async fn direct_client(port: u16) -> ::mongodb::error::Result<Client> {
+pub(super) async fn direct_client(port: u16) -> ::mongodb::error::Result<Client> {
     let mut options =
         ClientOptions::parse(format!("mongodb://127.0.0.1:{port}/?directConnection=true")).await?;
     // Short, because the callers try again until their own deadline.
@@ -25,19 +25,23 @@ async fn direct_client(port: u16) -> ::mongodb::error::Result<Client> {
     Client::with_options(options)
 }
 
+/// Runs a command on this one server.
+pub(super) async fn run_on(port: u16, command: Document) -> ::mongodb::error::Result<Document> {
+    let client = direct_client(port).await?;
+    client.database("admin").run_command(command).await
+}
+
 pub(super) async fn initiate(port: u16) -> Result<(), String> {
     let members = vec![doc! { "_id": 0, "host": format!("127.0.0.1:{port}") }];
-    let command = doc! { "replSetInitiate": { "_id": "rs0", "members": members } };
+    initiate_as(port, doc! { "_id": "rs0", "members": members }).await
+}
+
+/// Makes the server, and those that the configuration names, a replica set.
+pub(super) async fn initiate_as(port: u16, config: Document) -> Result<(), String> {
+    let command = doc! { "replSetInitiate": config };
     let deadline = Instant::now() + START_DEADLINE;
     loop {
-        let attempt = async {
-            direct_client(port)
-                .await?
-                .database("admin")
-                .run_command(command.clone())
-                .await
-        };
-        let error = match attempt.await {
+        let error = match run_on(port, command.clone()).await {
             Ok(_) => return Ok(()),
             // 23 is AlreadyInitialized: the answer to an earlier attempt was lost.
             Err(error) if matches!(&*error.kind, ::mongodb::error::ErrorKind::Command(it) if it.code == 23) =>

@@ -1,0 +1,62 @@
+//! kill -9 of the writer, wherever it happens to be.
+
+use std::path::Path;
+
+use crate::chance::{below, moment, rounds, with_database};
+use crate::check::{Acks, check, check_thoroughly};
+use crate::support::mongod::{Mongod, MongodOptions};
+use crate::workload::Workload;
+
+const DOCUMENTS: u64 = 200;
+const TASKS: u64 = 8;
+
+/// How many kills one check is for; the log gets longer all the time.
+const ROUNDS_PER_CHECK: u64 = 10;
+
+/// Kills workloads one after the other on one growing database.
+fn kill_rounds(what: &str, url: &str) {
+    let mut acks = Acks::new();
+    for round in 1..=rounds(50) {
+        let mut workload = Workload::start(url, DOCUMENTS, TASKS, &acks.next_file());
+        // Now and then while it opens the store.
+        if below(5) == 0 {
+            std::thread::sleep(moment(150));
+        } else {
+            workload.await_acknowledgement(0);
+            std::thread::sleep(moment(400));
+        }
+        workload.kill();
+        if round % ROUNDS_PER_CHECK == 0 {
+            check(what, url, acks.files());
+        }
+    }
+    check_thoroughly(what, url, acks.files());
+}
+
+#[test]
+fn a_writer_killed_at_any_moment_loses_nothing_in_mongodb() {
+    // A killed writer leaves transactions open, which hold their documents for this long; the next
+    // rounds need those. How a survivor gets them sooner is the matter of other tests.
+    let mongod = Mongod::private(&MongodOptions {
+        arguments: ["--setParameter", "transactionLifetimeLimitSeconds=2"]
+            .map(String::from)
+            .to_vec(),
+        ..MongodOptions::default()
+    });
+    let url = with_database(mongod.url(), "killed", "");
+    kill_rounds(
+        "a_writer_killed_at_any_moment_loses_nothing_in_mongodb",
+        &url,
+    );
+}
+
+#[test]
+fn a_writer_killed_at_any_moment_loses_nothing_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path: &Path = folder.path();
+    let url = format!("embedded:{}", path.join("store.redb").display());
+    kill_rounds(
+        "a_writer_killed_at_any_moment_loses_nothing_in_a_file",
+        &url,
+    );
+}
