@@ -24,7 +24,7 @@ async fn commits_that_lose_their_answers_count_once() {
     let proxy = Proxy::start(mongod.port()).await;
     let load = Load::start(open(&through(&proxy)).await, 16, 32);
     load.goes_on(50).await;
-    proxy.cut_commits(rounds(30));
+    proxy.cut_commits(rounds(60));
     eventually_async(
         "all were cut",
         Duration::from_secs(60 + rounds(120)),
@@ -56,7 +56,7 @@ async fn cut_connections_lose_nothing_that_was_acknowledged() {
     let proxy = Proxy::start(server).await;
     let load = Load::start(open(&through(&proxy)).await, 16, 32);
     let mut by_kernel = 0;
-    for round in 0..rounds(20) {
+    for round in 0..rounds(30) {
         load.goes_on(20).await;
         tokio::time::sleep(moment(100)).await;
         if round % 2 == 0 && kernel_cuts(server) {
@@ -70,7 +70,7 @@ async fn cut_connections_lose_nothing_that_was_acknowledged() {
     let failures = load.stop(&acks.next_file()).await;
     eprintln!(
         "faults: connections cut by ss {by_kernel} of {} times; {failures}",
-        rounds(20)
+        rounds(30)
     );
     let url = with_database(mongod.url(), "cut", "");
     let what = "cut_connections_lose_nothing_that_was_acknowledged";

@@ -98,7 +98,7 @@ async fn commands_that_fail_at_any_position_lose_nothing() {
         Load::start(open(&url).await, 8, 16),
     ];
     let mut plan = Vec::new();
-    for round in 0..rounds(1) {
+    for round in 0..rounds(2) {
         for (group, commands) in (0_u64..).zip(COMMANDS) {
             for (number, fault) in (0_u64..).zip(faults()) {
                 // Each fault in one mode per round, and over the rounds in all of them.

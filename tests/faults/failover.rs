@@ -28,8 +28,14 @@ pub(crate) async fn turn() -> (&'static ReplicaSet, MutexGuard<'static, ()>) {
     (set, turn)
 }
 
-/// Lets something happen to the primary under load, again and again, and checks what is left.
-async fn under_load(what: &str, database: &str, times: u64, fault: impl Fn(&ReplicaSet, usize)) {
+/// Lets something happen to the primary under load, again and again, and checks what is left. `fault`
+/// returns the moment from which on nothing can succeed on the old primary.
+async fn under_load(
+    what: &str,
+    database: &str,
+    times: u64,
+    fault: impl Fn(&ReplicaSet, usize) -> Instant,
+) {
     let (set, _turn) = turn().await;
     let url = with_database(&set.url(), database, "");
     let load = Load::start(open(&url).await, 16, 32);
@@ -37,8 +43,7 @@ async fn under_load(what: &str, database: &str, times: u64, fault: impl Fn(&Repl
         load.goes_on(100).await;
         tokio::time::sleep(moment(200)).await;
         let primary = block_in_place(|| set.await_primary(None));
-        let since = Instant::now();
-        block_in_place(|| fault(set, primary));
+        let since = block_in_place(|| fault(set, primary));
         let first = load.first_success(since).await;
         eprintln!("faults: {what}: first success {first:.1?} after the fault");
         block_in_place(|| recover(set, primary));
@@ -62,8 +67,9 @@ fn recover(set: &ReplicaSet, member: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_primary_loses_nothing_that_was_acknowledged() {
     let what = "a_killed_primary_loses_nothing_that_was_acknowledged";
-    under_load(what, "killed", rounds(2), |set, primary| {
+    under_load(what, "killed", rounds(3), |set, primary| {
         set.members()[primary].kill();
+        Instant::now()
     })
     .await;
 }
@@ -71,8 +77,9 @@ async fn a_killed_primary_loses_nothing_that_was_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_primary_loses_nothing_that_was_acknowledged() {
     let what = "a_paused_primary_loses_nothing_that_was_acknowledged";
-    under_load(what, "paused", rounds(1), |set, primary| {
+    under_load(what, "paused", rounds(2), |set, primary| {
         set.members()[primary].pause();
+        Instant::now()
     })
     .await;
 }
@@ -80,7 +87,13 @@ async fn a_paused_primary_loses_nothing_that_was_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_steps_down_loses_nothing_that_was_acknowledged() {
     let what = "a_primary_that_steps_down_loses_nothing_that_was_acknowledged";
-    under_load(what, "stepped", rounds(2), ReplicaSet::step_down).await;
+    under_load(what, "stepped", rounds(3), |set, primary| {
+        set.step_down(primary);
+        let down = Instant::now();
+        set.await_primary(Some(primary));
+        down
+    })
+    .await;
 }
 
 /// It stands still for less than an election takes, so that everything goes on where it was.
@@ -90,8 +103,10 @@ async fn a_primary_that_stands_still_for_a_moment_loses_nothing() {
     under_load(what, "moments", rounds(3), |set, primary| {
         let member = &set.members()[primary];
         member.pause();
+        let paused = Instant::now();
         std::thread::sleep(Duration::from_millis(300) + moment(400));
         member.resume();
+        paused
     })
     .await;
 }

@@ -14,6 +14,7 @@ use crate::chance::{eventually_async, with_database};
 use crate::check::{Acks, COLLECTION, check_thoroughly};
 use crate::failover::turn;
 use crate::load::{Counter, Load, increment, open};
+use crate::support::mongod::ReplicaSet;
 
 /// A document of the load's collection that the load leaves alone.
 const CONTESTED: &str = "contested";
@@ -39,6 +40,8 @@ async fn a_version_that_was_rolled_back_is_never_compared_and_swapped() {
     let old = block_in_place(|| set.await_primary(None));
     block_in_place(|| set.hold_replication(old, true));
     write_phantom(set.client().await).await;
+    let local = || block_in_place(|| local_n(set, old));
+    assert_eq!(local(), PHANTOM);
 
     // The update reads, and waits in its closure.
     let (read, mut reads) = mpsc::unbounded_channel();
@@ -85,11 +88,10 @@ async fn a_version_that_was_rolled_back_is_never_compared_and_swapped() {
     assert_eq!(third, 3);
 
     block_in_place(|| set.await_healthy());
-    let folder = set.members()[old].folder().unwrap().join("rollback");
     eventually_async(
-        "the member rolls back",
+        "the old primary rolls back",
         Duration::from_secs(30),
-        async || folder.exists(),
+        async || local() == 3,
     )
     .await;
     load.goes_on(50).await;
@@ -120,4 +122,18 @@ async fn write_phantom(client: ::mongodb::Client) {
         .await
         .unwrap();
     assert_eq!(swapped.modified_count, 1);
+}
+
+/// What one member has, whether or not anybody else has it.
+fn local_n(set: &ReplicaSet, member: usize) -> i64 {
+    let find = doc! {
+        "find": COLLECTION, "filter": { "_id": CONTESTED }, "readConcern": { "level": "local" },
+    };
+    let found = set.run(member, "rollback", find).unwrap();
+    let batch = found
+        .get_document("cursor")
+        .unwrap()
+        .get_array("firstBatch");
+    let document = batch.unwrap()[0].as_document().unwrap();
+    document.get_i64("n").unwrap()
 }

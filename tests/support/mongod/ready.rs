@@ -26,9 +26,13 @@ pub(super) async fn direct_client(port: u16) -> ::mongodb::error::Result<Client>
 }
 
 /// Runs a command on this one server.
-pub(super) async fn run_on(port: u16, command: Document) -> ::mongodb::error::Result<Document> {
+pub(super) async fn run_on(
+    port: u16,
+    database: &str,
+    command: Document,
+) -> ::mongodb::error::Result<Document> {
     let client = direct_client(port).await?;
-    client.database("admin").run_command(command).await
+    client.database(database).run_command(command).await
 }
 
 pub(super) async fn initiate(port: u16) -> Result<(), String> {
@@ -41,7 +45,7 @@ pub(super) async fn initiate_as(port: u16, config: Document) -> Result<(), Strin
     let command = doc! { "replSetInitiate": config };
     let deadline = Instant::now() + START_DEADLINE;
     loop {
-        let error = match run_on(port, command.clone()).await {
+        let error = match run_on(port, "admin", command.clone()).await {
             Ok(_) => return Ok(()),
             // 23 is AlreadyInitialized: the answer to an earlier attempt was lost.
             Err(error) if matches!(&*error.kind, ::mongodb::error::ErrorKind::Command(it) if it.code == 23) =>

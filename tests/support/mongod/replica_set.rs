@@ -74,14 +74,15 @@ impl ReplicaSet {
         &self.members
     }
 
-    /// Runs a command on one member's `admin` database, whatever state it is in.
+    /// Runs a command on one member, whatever state it is in.
     pub(crate) fn run(
         &self,
         member: usize,
+        database: &str,
         command: Document,
     ) -> ::mongodb::error::Result<Document> {
-        let port = self.members[member].port();
-        on_fixture_runtime(async move { run_on(port, command).await })
+        let (port, database) = (self.members[member].port(), database.to_owned());
+        on_fixture_runtime(async move { run_on(port, &database, command).await })
     }
 
     /// The member that takes writes, leaving out one that may not know yet that it no longer does.
@@ -110,26 +111,33 @@ impl ReplicaSet {
         self.members[member].start_again();
     }
 
-    /// Waits until there is one primary and the others follow it with all they have.
+    /// Waits until all agree on one primary and the others follow it. One that was paused may believe
+    /// for a moment that it still is what it was.
     pub(crate) fn await_healthy(&self) {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            let states = self.run(0, doc! { "replSetGetStatus": 1 });
-            let states: Vec<i32> = states
-                .iter()
-                .flat_map(|status| status.get_array("members").into_iter().flatten())
-                .filter_map(|member| member.as_document()?.get_i32("state").ok())
-                .collect();
+            let views: Vec<_> = (0..self.members.len()).map(|it| self.view(it)).collect();
+            let (_, states) = &views[0];
             let count = |state| states.iter().filter(|it| **it == state).count();
-            if (count(PRIMARY), count(SECONDARY)) == (1, 2) {
+            let agreed = views.iter().all(|view| *view == views[0]);
+            if agreed && (count(PRIMARY), count(SECONDARY)) == (1, 2) {
                 return;
             }
             assert!(
                 Instant::now() < deadline,
-                "the replica set does not recover: {states:?}"
+                "the replica set does not recover: {views:?}"
             );
             std::thread::sleep(POLL_INTERVAL);
         }
+    }
+
+    /// The term and the states of all members, as one of them sees it.
+    fn view(&self, member: usize) -> (i64, Vec<i32>) {
+        let status = self.run(member, "admin", doc! { "replSetGetStatus": 1 });
+        let status = status.unwrap_or_default();
+        let members = status.get_array("members").into_iter().flatten();
+        let states = members.filter_map(|it| it.as_document()?.get_i32("state").ok());
+        (status.get_i64("term").unwrap_or_default(), states.collect())
     }
 
     /// A client of the whole set.
@@ -145,7 +153,7 @@ impl ReplicaSet {
             let command = doc! {
                 "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 2, "force": force,
             };
-            self.run(primary, command)
+            self.run(primary, "admin", command)
         };
         if down(false).is_err() {
             // It may have stepped down all the same.
@@ -158,7 +166,8 @@ impl ReplicaSet {
         let mode = if hold { "alwaysOn" } else { "off" };
         for member in (0..self.members.len()).filter(|member| *member != primary) {
             let command = doc! { "configureFailPoint": "stopReplProducer", "mode": mode };
-            self.run(member, command).expect("test commands are on");
+            self.run(member, "admin", command)
+                .expect("test commands are on");
         }
     }
 }
