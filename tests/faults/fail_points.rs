@@ -88,7 +88,14 @@ async fn entered(client: &Client, times: i64, within: Duration) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_that_fail_at_any_position_lose_nothing() {
     let what = "commands_that_fail_at_any_position_lose_nothing";
-    let mongod = Mongod::private(&MongodOptions::default());
+    // An abort that fails leaves its transaction open, which locks documents until the server ends it,
+    // by default after a minute.
+    let mongod = Mongod::private(&MongodOptions {
+        arguments: ["--setParameter", "transactionLifetimeLimitSeconds=3"]
+            .map(String::from)
+            .to_vec(),
+        ..MongodOptions::default()
+    });
     let client = mongod.client().await;
     let options = format!("appName={APP}&heartbeatFrequencyMS=500");
     let url = with_database(mongod.url(), "fail", &options);
@@ -125,7 +132,7 @@ async fn commands_that_fail_at_any_position_lose_nothing() {
         assert!(all && after > before, "{data} did not happen ({mode})");
         fired += after - before;
         for load in &loads {
-            load.goes_on(1).await;
+            load.goes_on(4).await;
         }
     }
     let mut acks = Acks::new();

@@ -1,6 +1,7 @@
 //! kill -9 of the writer, wherever it happens to be.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::chance::{below, moment, rounds, with_database};
 use crate::check::{Acks, check, check_thoroughly};
@@ -10,6 +11,9 @@ use crate::workload::Workload;
 const DOCUMENTS: u64 = 200;
 const TASKS: u64 = 8;
 
+/// A round takes less than a second, unless the machine is very busy.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// How many kills one check is for; the log gets longer all the time.
 const ROUNDS_PER_CHECK: u64 = 10;
 
@@ -17,7 +21,7 @@ const ROUNDS_PER_CHECK: u64 = 10;
 fn kill_rounds(what: &str, url: &str) {
     let mut acks = Acks::new();
     for round in 1..=rounds(50) {
-        let mut workload = Workload::start(url, DOCUMENTS, TASKS, &acks.next_file());
+        let mut workload = Workload::start(url, DOCUMENTS, TASKS, LONGEST, &acks.next_file());
         // Now and then while it opens the store.
         if below(5) == 0 {
             std::thread::sleep(moment(150));

@@ -16,11 +16,13 @@ fn survive(what: &str, options: &MongodOptions, within: Duration) {
     let mongod = Mongod::private(options);
     let url = with_database(mongod.url(), "two", "");
     let mut acks = Acks::new();
-    let mut survivor = Workload::start(&url, DOCUMENTS, TASKS, &acks.next_file());
+    let longest_round = within + Duration::from_secs(60);
+    let at_most = longest_round * u32::try_from(rounds(6)).unwrap();
+    let mut survivor = Workload::start(&url, DOCUMENTS, TASKS, at_most, &acks.next_file());
     survivor.await_each_document(DOCUMENTS, 0, Duration::from_secs(60));
     let mut longest = Duration::ZERO;
     for _ in 0..rounds(6) {
-        let mut victim = Workload::start(&url, DOCUMENTS, TASKS, &acks.next_file());
+        let mut victim = Workload::start(&url, DOCUMENTS, TASKS, longest_round, &acks.next_file());
         victim.await_acknowledgement(0);
         std::thread::sleep(moment(300));
         victim.kill();

@@ -17,15 +17,21 @@ pub(crate) struct Workload {
 }
 
 impl Workload {
-    /// Starts one whose lines go to the file `acks`.
-    pub(crate) fn start(url: &str, documents: u64, tasks: u64, acks: &Path) -> Self {
+    /// Starts one whose lines go to the file `acks`. It ends by itself after `at_most`, in case this
+    /// process is killed and cannot end it.
+    pub(crate) fn start(
+        url: &str,
+        documents: u64,
+        tasks: u64,
+        at_most: Duration,
+        acks: &Path,
+    ) -> Self {
         let errors = acks.with_extension("errors");
         let child = Command::new(env!("CARGO_BIN_EXE_nodestorage"))
             .args(["workload", "--url", url, "--collection", COLLECTION])
             .args(["--documents", &documents.to_string()])
             .args(["--tasks", &tasks.to_string()])
-            // Should this process be killed itself, the workload ends all the same.
-            .args(["--seconds", "900"])
+            .args(["--seconds", &at_most.as_secs().to_string()])
             .stdout(File::create(acks).unwrap())
             .stderr(File::create(&errors).unwrap())
             .stdin(Stdio::null())
