@@ -9,7 +9,7 @@ use tokio::task::block_in_place;
 use crate::chance::{moment, rounds, with_database};
 use crate::check::{Acks, check_thoroughly};
 use crate::load::{Load, open};
-use crate::support::mongod::ReplicaSet;
+use crate::support::mongod::replica_set::ReplicaSet;
 
 /// The replica set that the tests of a process use one after the other.
 pub(crate) async fn turn() -> (&'static ReplicaSet, MutexGuard<'static, ()>) {

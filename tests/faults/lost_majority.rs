@@ -14,7 +14,7 @@ use crate::chance::{eventually_async, with_database};
 use crate::check::{Acks, COLLECTION, check_thoroughly};
 use crate::failover::turn;
 use crate::load::{Counter, Load, increment, open};
-use crate::support::mongod::ReplicaSet;
+use crate::support::mongod::replica_set::ReplicaSet;
 
 /// A document of the load's collection that the load leaves alone.
 const CONTESTED: &str = "contested";

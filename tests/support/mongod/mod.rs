@@ -16,7 +16,7 @@ compile_error!("tests need every feature: run scripts/test, or cargo test --all-
 mod container;
 mod process;
 mod ready;
-mod replica_set;
+pub(crate) mod replica_set;
 mod runtime;
 
 use std::collections::hash_map::RandomState;
@@ -35,8 +35,6 @@ use self::container::Container;
 use self::process::Process;
 use self::ready::{await_ready, hello, initiate};
 use self::runtime::on_fixture_runtime;
-
-pub(crate) use self::replica_set::ReplicaSet;
 
 const URL_VARIABLE: &str = "NODESTORAGE_TEST_MONGODB_URL";
 const BINARY_VARIABLE: &str = "NODESTORAGE_MONGOD";
