@@ -40,7 +40,7 @@ pub(crate) enum Command {
 }
 
 const WORKLOAD_HELP: &str = "\
-Each update adds 1 to the field `n` of one of the documents doc-0, doc-1, …; the first one creates it. As \
+Each update adds 1 to the field `n` of one of the documents doc-0, doc-1, …; the first one creates it. As
 nothing else writes them, `n`, the version and the number of log entries of a document stay equal.
 
 Standard output gets one line per update, written as a whole and flushed before the next one:
@@ -48,8 +48,8 @@ Standard output gets one line per update, written as a whole and flushed before 
     ack ID VERSION    the update was acknowledged and made this version
     unknown ID        the outcome of the commit could not be learnt: it happened once or not at all
 
-An update that fails because the database was away or too slow wrote nothing and is tried again. Any other \
-error ends the workload with exit code 1. A summary goes to standard error.
+An update that fails because the database was away or too slow wrote nothing and is tried again. Any
+other error ends the workload with exit code 1. A summary goes to standard error.
 
 Kill it whenever you like, then look:
 
@@ -57,8 +57,8 @@ Kill it whenever you like, then look:
     nodestorage check --url $URL --collection w --acks acks";
 
 const CHECK_HELP: &str = "\
-Reads the whole log and every document of the collection, which must hold nothing but what workloads wrote, \
-while none of them runs. Prints
+Reads the whole log and every document of the collection, which must hold nothing but what workloads
+wrote, while none of them runs. Prints
 
     N updates, M acknowledged, 0 lost, 0 gaps, 0 duplicates
 

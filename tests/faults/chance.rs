@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
+use crate::support::mongod::{Mongod, MongodOptions};
+
 /// How many rounds a test does that does `short` of them by default.
 pub(crate) fn rounds(short: u64) -> u64 {
     let wanted = std::env::var("NODESTORAGE_ROUNDS").ok();
@@ -49,4 +51,18 @@ pub(crate) fn with_database(url: &str, database: &str, options: &str) -> String 
     let (host, query) = url.split_once("/?").expect("as the fixtures write it");
     let and = if options.is_empty() { "" } else { "&" };
     format!("{host}/{database}?{query}{and}{options}")
+}
+
+/// A server that ends transactions after three seconds instead of a minute.
+///
+/// Whoever dies, or loses its connection while it aborts, leaves a transaction open, and that locks its
+/// documents until somebody ends it. How soon others get them is the matter of
+/// `a_survivor_writes_a_killed_writers_documents_within_five_seconds`; here it would only take time.
+pub(crate) fn server() -> Mongod {
+    Mongod::private(&MongodOptions {
+        arguments: ["--setParameter", "transactionLifetimeLimitSeconds=3"]
+            .map(String::from)
+            .to_vec(),
+        ..MongodOptions::default()
+    })
 }

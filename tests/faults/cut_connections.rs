@@ -3,11 +3,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::chance::{eventually_async, moment, rounds, with_database};
+use crate::chance::{eventually_async, moment, rounds, server, with_database};
 use crate::check::{Acks, check_thoroughly};
 use crate::load::{Load, open};
 use crate::proxy::Proxy;
-use crate::support::mongod::{Mongod, MongodOptions};
 
 fn through(proxy: &Proxy) -> String {
     // Else the driver would go to the address that the server names.
@@ -20,7 +19,7 @@ fn through(proxy: &Proxy) -> String {
 /// The commit was carried out and the answer is gone; or it never arrived; or nobody knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_that_lose_their_answers_count_once() {
-    let mongod = Mongod::private(&MongodOptions::default());
+    let mongod = server();
     let proxy = Proxy::start(mongod.port()).await;
     let load = Load::start(open(&through(&proxy)).await, 16, 32);
     load.goes_on(50).await;
@@ -51,15 +50,14 @@ async fn commits_that_lose_their_answers_count_once() {
 /// may do that, the server's own.
 #[tokio::test(flavor = "multi_thread")]
 async fn cut_connections_lose_nothing_that_was_acknowledged() {
-    let mongod = Mongod::private(&MongodOptions::default());
-    let server = mongod.port();
-    let proxy = Proxy::start(server).await;
+    let mongod = server();
+    let proxy = Proxy::start(mongod.port()).await;
     let load = Load::start(open(&through(&proxy)).await, 16, 32);
     let mut by_kernel = 0;
     for round in 0..rounds(30) {
         load.goes_on(20).await;
         tokio::time::sleep(moment(100)).await;
-        if round % 2 == 0 && kernel_cuts(server) {
+        if round % 2 == 0 && kernel_cuts(mongod.port()) {
             by_kernel += 1;
         } else {
             proxy.cut_all();

@@ -6,10 +6,9 @@ use ::mongodb::Client;
 use ::mongodb::error::ErrorKind;
 use bson::{Document, doc};
 
-use crate::chance::{below, rounds, with_database};
+use crate::chance::{below, rounds, server, with_database};
 use crate::check::{Acks, check_thoroughly};
 use crate::load::{Load, open};
-use crate::support::mongod::{Mongod, MongodOptions};
 
 /// The name of the clients that the server misbehaves for.
 const APP: &str = "fail";
@@ -88,14 +87,7 @@ async fn entered(client: &Client, times: i64, within: Duration) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_that_fail_at_any_position_lose_nothing() {
     let what = "commands_that_fail_at_any_position_lose_nothing";
-    // An abort that fails leaves its transaction open, which locks documents until the server ends it,
-    // by default after a minute.
-    let mongod = Mongod::private(&MongodOptions {
-        arguments: ["--setParameter", "transactionLifetimeLimitSeconds=3"]
-            .map(String::from)
-            .to_vec(),
-        ..MongodOptions::default()
-    });
+    let mongod = server();
     let client = mongod.client().await;
     let options = format!("appName={APP}&heartbeatFrequencyMS=500");
     let url = with_database(mongod.url(), "fail", &options);

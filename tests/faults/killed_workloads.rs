@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::chance::{below, moment, rounds, with_database};
+use crate::chance::{below, moment, rounds, server, with_database};
 use crate::check::{Acks, check, check_thoroughly};
-use crate::support::mongod::{Mongod, MongodOptions};
 use crate::workload::Workload;
 
 const DOCUMENTS: u64 = 200;
@@ -39,14 +38,7 @@ fn kill_rounds(what: &str, url: &str) {
 
 #[test]
 fn a_writer_killed_at_any_moment_loses_nothing_in_mongodb() {
-    // A killed writer leaves transactions open, which hold their documents for this long; the next
-    // rounds need those. How a survivor gets them sooner is the matter of other tests.
-    let mongod = Mongod::private(&MongodOptions {
-        arguments: ["--setParameter", "transactionLifetimeLimitSeconds=2"]
-            .map(String::from)
-            .to_vec(),
-        ..MongodOptions::default()
-    });
+    let mongod = server();
     let url = with_database(mongod.url(), "killed", "");
     kill_rounds(
         "a_writer_killed_at_any_moment_loses_nothing_in_mongodb",

@@ -98,7 +98,7 @@ impl Load {
     /// Waits until that many more updates, all begun after the call, are acknowledged.
     pub(crate) async fn goes_on(&self, updates: usize) {
         let since = Instant::now();
-        eventually_async("the load goes on", Duration::from_secs(90), async || {
+        eventually_async("the load goes on", Duration::from_secs(120), async || {
             self.finished(since, |_| true) >= updates
         })
         .await;
@@ -106,7 +106,7 @@ impl Load {
 
     /// How long after `since` the first update that had begun after it was acknowledged.
     pub(crate) async fn first_success(&self, since: Instant) -> Duration {
-        eventually_async("a first success", Duration::from_secs(90), async || {
+        eventually_async("a first success", Duration::from_secs(120), async || {
             self.finished(since, |_| true) > 0
         })
         .await;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::chance::{eventually_async, with_database};
 use crate::check::{Acks, COLLECTION, check_thoroughly};
 use crate::failover::turn;
-use crate::load::{Counter, Load, increment, open};
+use crate::load::{Counter, Load, increment, open, patient};
 use crate::support::mongod::replica_set::ReplicaSet;
 
 /// A document of the load's collection that the load leaves alone.
@@ -50,7 +50,10 @@ async fn a_version_that_was_rolled_back_is_never_compared_and_swapped() {
     let storage = early.clone();
     let first = tokio::spawn(async move {
         let name = Uuid::new_v4().simple().to_string();
-        let options = UpdateOptions::new().with_metadata(Metadata::new().with_correlation(name));
+        let options = UpdateOptions::new()
+            .with_metadata(Metadata::new().with_correlation(name))
+            // It waits in its closure for an election and more.
+            .with_retry(patient().with_deadline(Duration::from_secs(180)));
         let increments = |counter: Option<Counter>, context: UpdateContext| {
             let (waiting, read) = (Arc::clone(&waiting), read.clone());
             async move {
@@ -77,7 +80,8 @@ async fn a_version_that_was_rolled_back_is_never_compared_and_swapped() {
     block_in_place(|| {
         set.members()[old].pause();
         set.hold_replication(old, false);
-        set.await_primary(Some(old));
+        let new = set.await_primary(Some(old));
+        set.await_majority(new);
     });
     let late = open(&url).await;
     let second = increment(&late, CONTESTED, Uuid::new_v4()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::chance::{moment, rounds, with_database};
+use crate::chance::{moment, rounds, server, with_database};
 use crate::check::{Acks, check_thoroughly};
 use crate::support::mongod::{Mongod, MongodOptions};
 use crate::workload::Workload;
@@ -12,8 +12,7 @@ const DOCUMENTS: u64 = 8;
 const TASKS: u64 = 4;
 
 /// Kills one of two writers again and again. The other one must write every document within the time.
-fn survive(what: &str, options: &MongodOptions, within: Duration) {
-    let mongod = Mongod::private(options);
+fn survive(what: &str, mongod: &Mongod, within: Duration) {
     let url = with_database(mongod.url(), "two", "");
     let mut acks = Acks::new();
     let longest_round = within + Duration::from_secs(60);
@@ -42,20 +41,16 @@ fn survive(what: &str, options: &MongodOptions, within: Duration) {
 fn a_survivor_writes_a_killed_writers_documents_within_five_seconds() {
     survive(
         "a_survivor_writes_a_killed_writers_documents_within_five_seconds",
-        &MongodOptions::default(),
+        &Mongod::private(&MongodOptions::default()),
         Duration::from_secs(5),
     );
 }
 
 #[test]
 fn a_survivor_and_a_killed_writer_lose_nothing() {
-    let arguments = ["--setParameter", "transactionLifetimeLimitSeconds=2"];
     survive(
         "a_survivor_and_a_killed_writer_lose_nothing",
-        &MongodOptions {
-            arguments: arguments.map(String::from).to_vec(),
-            ..MongodOptions::default()
-        },
+        &server(),
         Duration::from_secs(60),
     );
 }

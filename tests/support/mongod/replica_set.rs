@@ -106,6 +106,19 @@ impl ReplicaSet {
         }
     }
 
+    /// Waits until others follow the primary, whom they may not have found yet: they give up a member
+    /// that stands still only after some seconds.
+    pub(crate) fn await_majority(&self, primary: usize) {
+        let write = doc! {
+            "insert": "written",
+            "documents": [{}],
+            "writeConcern": { "w": "majority", "wtimeout": 60_000 },
+        };
+        let reply = self.run(primary, "fixture", write);
+        let confirmed = matches!(&reply, Ok(reply) if !reply.contains_key("writeConcernError"));
+        assert!(confirmed, "nobody follows the primary: {reply:?}");
+    }
+
     /// Starts a member that was killed.
     pub(crate) fn restart(&self, member: usize) {
         self.members[member].start_again();
