@@ -121,6 +121,17 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         bar: Some(3.0),
     },
     informational(
+        "random_64_uncached",
+        "as random_64, every update reading its document",
+    ),
+    Scenario {
+        name: "single_task_uncached",
+        about: "as single_task, every update reading its document",
+        measure: Measure::Latency,
+        unit: "µs, median",
+        bar: None,
+    },
+    informational(
         "hot_among_others",
         "64 callers on one document beside 1,000 on others",
     ),

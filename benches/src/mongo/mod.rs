@@ -4,17 +4,19 @@ pub(crate) mod cas_loop;
 pub(crate) mod event_loop;
 pub(crate) mod full_batches;
 
+use std::convert::Infallible;
+
 use anyhow::{Context as _, Result, ensure};
 use bson::{Document, doc};
-use futures_util::TryStreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection};
-use nodestorage::Storage;
+use nodestorage::{CommitOptions, Storage};
 
 use crate::contender::Checked;
 use crate::server::Server;
 use crate::units;
-use crate::user::{COLLECTION, StoredUser};
+use crate::user::{COLLECTION, StoredUser, User, id};
 
 /// More connections than this cost a server more than they bring it.
 const MAX_CONNECTIONS: usize = 100;
@@ -76,13 +78,22 @@ impl Database {
         server: &Server,
         name: &str,
         documents: usize,
+        cache: Cache,
     ) -> Result<(Self, Storage)> {
         let url = server.url(name);
         let log = Some("nodestorage.log");
         let database = Self::connect(&url, name, 1, documents, log, 1).await?;
         database.drop().await?;
-        let storage = Storage::builder().url(&url).open().await?;
+        let commits = match cache {
+            Cache::Warm => CommitOptions::default(),
+            Cache::Off => CommitOptions::default().without_cache(),
+        };
+        let opening = Storage::builder().url(&url).commits(commits).open();
+        let storage = opening.await?;
         units::seed(storage.backend().as_ref(), documents).await?;
+        if cache == Cache::Warm {
+            see_all(&storage, documents).await?;
+        }
         Ok((database, storage))
     }
 
@@ -176,4 +187,28 @@ impl Checked for Database {
         );
         Ok(())
     }
+}
+
+/// What our side has in memory when a scenario begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cache {
+    /// Every document has been seen once, as in a process that has run for a while.
+    Warm,
+    /// Nothing, ever: each update reads its document.
+    Off,
+}
+
+/// Runs an update over every document that changes nothing.
+async fn see_all(storage: &Storage, documents: usize) -> Result<()> {
+    let seeing = (0..documents).map(|index| async move {
+        let seen = storage.update(COLLECTION, id(index), |user: Option<User>| {
+            Ok::<_, Infallible>(user)
+        });
+        seen.await.map(|_| ())
+    });
+    futures_util::stream::iter(seeing)
+        .buffer_unordered(512)
+        .try_collect::<()>()
+        .await
+        .context("seeing all documents once")
 }

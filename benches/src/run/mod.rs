@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use crate::contender::{Counted, alternate};
 use crate::diff;
 use crate::load::Length;
+use crate::mongo::Cache;
 use crate::report::Round;
 use crate::scenario::{Plan, Scenario};
 use crate::server::Server;
@@ -68,12 +69,14 @@ impl Bench {
             measure: scenario.measure,
         };
         match scenario.name {
-            "random_64" => self.against_loop(&plan, 64).await,
-            "random_256" => self.against_loop(&plan, 256).await,
-            "random_1024" => self.against_loop(&plan, 1_024).await,
+            "random_64" => self.against_loop(&plan, 64, Cache::Warm).await,
+            "random_64_uncached" => self.against_loop(&plan, 64, Cache::Off).await,
+            "random_256" => self.against_loop(&plan, 256, Cache::Warm).await,
+            "random_1024" => self.against_loop(&plan, 1_024, Cache::Warm).await,
             "random_64_events" => self.against_event_loop(&plan, 64).await,
             "full_batches_1024" => self.against_full_batches(&plan, 1_024).await,
-            "single_task" => self.against_loop(&plan, 1).await,
+            "single_task" => self.against_loop(&plan, 1, Cache::Warm).await,
+            "single_task_uncached" => self.against_loop(&plan, 1, Cache::Off).await,
             "hot_document_64" => self.hot_document(&plan, 64).await,
             "two_processes_1000" => self.two_processes(&plan).await,
             "embedded_64_batches" => embedded::against_batches(&plan).await,

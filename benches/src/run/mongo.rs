@@ -9,7 +9,7 @@ use crate::machine::load_average;
 use crate::mongo::cas_loop::{BACKOFF, CasLoop};
 use crate::mongo::event_loop::{EVENTS, EventLoop};
 use crate::mongo::full_batches::{BATCH, FullBatches};
-use crate::mongo::{Database, connections};
+use crate::mongo::{Cache, Database, connections};
 use crate::ours::{Choice, Ours};
 use crate::processes::{Job, Processes, Side};
 use crate::report::Round;
@@ -46,7 +46,12 @@ fn loop_settings(what: &str, tasks: usize) -> Value {
 const LOOP: &str = "typed find_one by _id, update_one of {_id, version} with $set";
 
 impl Bench {
-    pub(super) async fn against_loop(&self, plan: &Plan, tasks: usize) -> Result<Outcome> {
+    pub(super) async fn against_loop(
+        &self,
+        plan: &Plan,
+        tasks: usize,
+        cache: Cache,
+    ) -> Result<Outcome> {
         let theirs = self.theirs(tasks, None).await?;
         let choice = Choice::any_of(DOCUMENTS);
         let side = Tasks::new(CasLoop::new(theirs.clone(), choice), tasks);
@@ -54,6 +59,7 @@ impl Bench {
             plan,
             tasks,
             choice,
+            cache,
             theirs,
             Counted::theirs(side),
             loop_settings(LOOP, tasks),
@@ -69,6 +75,7 @@ impl Bench {
             plan,
             tasks,
             choice,
+            Cache::Warm,
             theirs,
             Counted::theirs(side),
             loop_settings(LOOP, tasks),
@@ -86,7 +93,8 @@ impl Bench {
             tasks,
         );
         settings["read_concern"] = "snapshot".into();
-        self.compare(plan, tasks, choice, theirs, Counted::theirs(side), settings)
+        let side = Counted::theirs(side);
+        self.compare(plan, tasks, choice, Cache::Warm, theirs, side, settings)
             .await
     }
 
@@ -112,15 +120,23 @@ impl Bench {
         settings["documents"] =
             "each worker takes documents of its own, so no statement misses".into();
         let choice = Choice::any_of(DOCUMENTS);
-        let outcome = self.compare(plan, tasks, choice, theirs.clone(), side, settings);
-        outcome.await
+        self.compare(
+            plan,
+            tasks,
+            choice,
+            Cache::Warm,
+            theirs.clone(),
+            side,
+            settings,
+        )
+        .await
     }
 
     pub(super) async fn two_processes(&self, plan: &Plan) -> Result<Outcome> {
         let tasks = 32;
         let server = self.server().await?;
         let theirs = Database::theirs(server, THEIRS, SHARED, tasks, None).await?;
-        let (ours, storage) = Database::ours(server, OURS, SHARED).await?;
+        let (ours, storage) = Database::ours(server, OURS, SHARED, Cache::Off).await?;
         // The storage was only needed to fill the database; the processes have their own.
         storage.close().await;
         let job = |side, database: &Database| Job {
@@ -159,7 +175,8 @@ impl Bench {
 
     pub(super) async fn hot_among_others(&self, plan: &Plan) -> Result<Outcome> {
         let (callers, others) = (64, 1_000);
-        let (database, storage) = Database::ours(self.server().await?, OURS, DOCUMENTS).await?;
+        let (database, storage) =
+            Database::ours(self.server().await?, OURS, DOCUMENTS, Cache::Warm).await?;
         let side = |choice, tasks| {
             let (storage, store) = (storage.clone(), database.clone());
             Tasks::new(
@@ -204,16 +221,18 @@ impl Bench {
     }
 
     /// Runs a competitor beside us on one server, each on a database of its own.
+    #[allow(clippy::too_many_arguments)]
     async fn compare<T: Contender>(
         &self,
         plan: &Plan,
         tasks: usize,
         choice: Choice,
+        cache: Cache,
         database: Database,
         theirs: Counted<T>,
         their_settings: Value,
     ) -> Result<Outcome> {
-        let (store, storage) = Database::ours(self.server().await?, OURS, DOCUMENTS).await?;
+        let (store, storage) = Database::ours(self.server().await?, OURS, DOCUMENTS, cache).await?;
         let ours = Ours {
             storage: storage.clone(),
             choice,
@@ -227,6 +246,7 @@ impl Bench {
             rounds,
             sides: json!({
                 "documents": DOCUMENTS,
+                "our_cache": format!("{cache:?}").to_lowercase(),
                 "ours": our_settings(tasks),
                 "theirs": their_settings,
             }),

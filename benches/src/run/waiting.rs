@@ -12,7 +12,7 @@ use super::{Bench, DOCUMENTS, Outcome};
 use crate::contender::Checked as _;
 use crate::load::Length;
 use crate::machine::load_average;
-use crate::mongo::Database;
+use crate::mongo::{Cache, Database};
 use crate::ours::Choice;
 use crate::processes::{Job, Side, run_all};
 use crate::report::{Figures, Round};
@@ -23,7 +23,8 @@ const CALLERS: [usize; 2] = [1_000, 10_000];
 impl Bench {
     pub(super) async fn waiting(&self, plan: &Plan) -> Result<Outcome> {
         let name = "ours";
-        let (database, storage) = Database::ours(self.server().await?, name, DOCUMENTS).await?;
+        let (database, storage) =
+            Database::ours(self.server().await?, name, DOCUMENTS, Cache::Warm).await?;
         storage.close().await;
         // The callers begin all at once, and each of their calls counts.
         let length = Length {

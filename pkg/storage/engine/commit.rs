@@ -39,7 +39,7 @@ impl Shared {
         }
         state.workers += 1;
         let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let seat = Seat(&shared);
             while let Some((batch, began)) = shared.next_batch().await {
                 Flight::new(&shared, batch, began).land().await;

@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -65,6 +66,7 @@ pub(crate) struct Engine {
 
 struct Shared {
     backend: Arc<dyn Backend>,
+    runtime: Option<Handle>,
     options: CommitOptions,
     tasks: TaskTracker,
     state: Mutex<State>,
@@ -94,6 +96,7 @@ impl Engine {
         let kib = (options.queue_bytes / 1024).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
+                runtime: backend.runtime(),
                 backend,
                 tasks: TaskTracker::new(),
                 state: Mutex::new(state),
@@ -127,7 +130,7 @@ impl Engine {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        self.shared.tasks.spawn(work)
+        self.shared.spawn(work)
     }
 
     /// Waits for a place among the updates that are worked on at once, first come first served.
@@ -244,6 +247,16 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code of a caller's runs under the lock, and nothing there panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        match &self.runtime {
+            Some(runtime) => self.tasks.spawn_on(work, runtime),
+            None => self.tasks.spawn(work),
+        }
     }
 
     fn tick(&self) -> Tick {

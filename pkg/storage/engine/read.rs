@@ -26,7 +26,7 @@ impl Shared {
         }
         state.readers += 1;
         let shared = Arc::clone(self);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let seat = Seat(&shared);
             while let Some((keys, began)) = shared.next_read() {
                 shared.read(keys, began).await;

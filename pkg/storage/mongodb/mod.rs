@@ -20,6 +20,7 @@ mod follow;
 mod heads;
 mod held;
 mod install;
+mod io;
 mod lease;
 mod load;
 mod log;
@@ -46,8 +47,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bson::RawDocumentBuf;
 use futures_core::stream::BoxStream;
+use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use self::io::IoThread;
 use self::store::Store;
 use super::backend::{
     Backend, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease, LeaseRequest,
@@ -76,8 +79,8 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 pub struct MongoBackend {
     store: Arc<Store>,
     id: Uuid,
-    /// Whether the client was made here, and so ends with the backend.
-    owns_client: bool,
+    /// Where the client runs if it was made here; then it ends with the backend.
+    io: Option<IoThread>,
 }
 
 impl MongoBackend {
@@ -89,11 +92,24 @@ impl MongoBackend {
     /// standalone, a mongos, a server before 5.0, and a store in an unknown format. No message holds
     /// credentials.
     pub async fn connect(url: &str, options: MongoOptions) -> Result<Self> {
-        let (client, database, hosts) = connect::client(url, &options).await?;
-        Self::open(client, &database, &hosts, options, true).await
+        let io = IoThread::start()?;
+        let url = url.to_owned();
+        let opening = async move {
+            let (client, database, hosts) = connect::client(&url, &options).await?;
+            Self::open(client, &database, &hosts, options).await
+        };
+        let opened = match io.handle() {
+            Some(handle) => handle.spawn(opening).await,
+            None => return Err(Error::new(ErrorKind::Closed, "the store was closed")),
+        };
+        let mut backend = opened.map_err(|e| {
+            Error::new(ErrorKind::Unavailable, "opening MongoDB was broken off").with_source(e)
+        })??;
+        backend.io = Some(io);
+        Ok(backend)
     }
 
-    /// Uses an existing client. It stays open when the backend is closed.
+    /// Uses an existing client. It stays open when the backend is closed, and runs where it did.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
@@ -104,7 +120,7 @@ impl MongoBackend {
                 format!("{database:?} is no database name"),
             ));
         }
-        Self::open(client, database, "", MongoOptions::default(), false).await
+        Self::open(client, database, "", MongoOptions::default()).await
     }
 
     async fn open(
@@ -112,7 +128,6 @@ impl MongoBackend {
         database: &str,
         hosts: &str,
         options: MongoOptions,
-        owns_client: bool,
     ) -> Result<Self> {
         let store = Store::new(client, database, options.query_timeout);
         connect::check_deployment(&store, hosts).await?;
@@ -120,7 +135,7 @@ impl MongoBackend {
         Ok(Self {
             store: Arc::new(store),
             id,
-            owns_client,
+            io: None,
         })
     }
 }
@@ -142,6 +157,10 @@ impl Backend for MongoBackend {
 
     fn store_id(&self) -> Uuid {
         self.id
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        self.io.as_ref().and_then(IoThread::handle).cloned()
     }
 
     async fn open_collection(&self, spec: &CollectionSpec) -> Result<()> {
@@ -214,7 +233,7 @@ impl Backend for MongoBackend {
     async fn close(&self) {
         self.store.closed.cancel();
         let _ = tokio::time::timeout(SHUTDOWN, self.store.sessions.close()).await;
-        if self.owns_client {
+        if self.io.is_some() {
             // The driver waits for futures of its own that somebody may hold and never poll again, a tail
             // in a `select!` for example. It goes on alone then.
             let client = self.store.client.clone();
