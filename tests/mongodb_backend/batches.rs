@@ -256,3 +256,22 @@ async fn heads_of_many_deleted_documents_are_found_however_long_their_histories_
         assert_eq!(loaded.document.is_some(), wanted == Some(1), "{n}");
     }
 }
+
+/// The log passes over versions that other programs used, so the entry after the document's version may be
+/// missing although there are later ones.
+#[tokio::test]
+async fn a_newer_head_behind_a_gap_is_found() {
+    let world = world().await;
+    let keys = keys(8);
+    create_all(&world, &keys).await;
+    let adopted = Unit {
+        entries: vec![entry(&keys[3], 9, EntryKind::Adopted)],
+        ..Unit::default()
+    };
+    world.commit(adopted).await.unwrap();
+    for (keys, index) in [(&keys[..], 3), (&keys[3..4], 0)] {
+        let loaded = world.backend.load(keys).await.unwrap();
+        let head = loaded[index].head.unwrap();
+        assert_eq!((head.version.get(), head.kind), (9, EntryKind::Adopted));
+    }
+}

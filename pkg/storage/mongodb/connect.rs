@@ -1,6 +1,7 @@
 //! From an URL to a client, and whether the deployment behind it can be served.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use ::mongodb::Client;
 use ::mongodb::options::ClientOptions;
@@ -13,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// MongoDB 5.0: the first with snapshot reads outside transactions.
 const OLDEST_WIRE_VERSION: i64 = 13;
+
+/// The driver takes no shorter one.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// Makes a client for an URL; returns it with the database that the URL names.
 pub(super) async fn client(url: &str, options: &MongoOptions) -> Result<(Client, String, String)> {
@@ -37,7 +41,7 @@ pub(super) async fn client(url: &str, options: &MongoOptions) -> Result<(Client,
         .get_or_insert(options.connect_timeout);
     settings
         .heartbeat_freq
-        .get_or_insert(options.heartbeat_frequency);
+        .get_or_insert(options.heartbeat_frequency.max(SHORTEST_HEARTBEAT));
     settings
         .max_pool_size
         .get_or_insert(options.max_connections);

@@ -13,7 +13,7 @@ pub struct MongoOptions {
     pub connect_timeout: Duration,
     /// How long the server may work on one query. Default: 30 seconds.
     pub query_timeout: Duration,
-    /// How often the driver asks each server about its state, 500 milliseconds at least. After an error
+    /// How often the driver asks each server about its state; less than 500 milliseconds count as that. After an error
     /// that says "not primary" or "shutting down" the driver takes a server for lost until the next answer,
     /// so this is also how long commits stand still after it. Default: 500 milliseconds; the driver's own
     /// default is ten seconds.

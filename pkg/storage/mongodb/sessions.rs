@@ -37,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How often conflicts make the process look for dead ones. The look is a small read.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long a message about a session that has ended may take.
+/// How long a message that nobody waits for may take.
 const ATTEMPT: Duration = Duration::from_secs(1);
 
 pub(super) struct Sessions {
@@ -134,7 +134,7 @@ impl Sessions {
                     }
                     let _turn = self.registering.lock().await;
                     // If it fails, the next commit tries again before it begins.
-                    let _ = self.register(Vec::new()).await;
+                    let _ = timeout(ATTEMPT, self.register(Vec::new())).await;
                 }
             }
         }

@@ -43,7 +43,8 @@ impl Writers {
         }
     }
 
-    /// Says that this process is alive and has these sessions.
+    /// Says that this process is alive and has these sessions. Waits for a primary as long as the driver
+    /// does.
     pub(super) async fn register(
         &self,
         sessions: impl Iterator<Item = Uuid>,
@@ -64,11 +65,12 @@ impl Writers {
             "fields": { "_id": 1 },
             "writeConcern": { "w": 1 },
         };
-        match self.run(command.clone()).await {
+        let again = command.clone();
+        match run_on(&self.database, command, None).await {
             Err(failure)
                 if failure.is_worth_repeating() || failure.code() == Some(DUPLICATE_KEY) =>
             {
-                self.run(command).await
+                run_on(&self.database, again, None).await
             }
             outcome => outcome,
         }
@@ -128,13 +130,10 @@ impl Writers {
             "fields": { "_id": 1 },
             "writeConcern": { "w": 1 },
         };
-        self.run(command).await.map(drop)
-    }
-
-    async fn run(&self, command: RawDocumentBuf) -> Result<RawDocumentBuf, Failure> {
         timeout(ATTEMPT, run_on(&self.database, command, None))
             .await
             .map_err(|_| no_answer())?
+            .map(drop)
     }
 }
 
