@@ -121,6 +121,9 @@ impl RetryPolicy {
     }
 }
 
+/// Longer than any process; a sum with the present does not overflow.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
 /// The attempts of one call.
 pub(crate) struct Attempts {
     deadline: Instant,
@@ -132,7 +135,7 @@ pub(crate) struct Attempts {
 impl Attempts {
     pub(crate) fn new(policy: &RetryPolicy) -> Self {
         Self {
-            deadline: Instant::now() + policy.deadline,
+            deadline: Instant::now() + policy.deadline.min(FOREVER),
             outages: policy.delays(policy.base_delay, policy.max_delay, policy.attempts),
             conflicts: policy.delays(
                 policy.conflict_base_delay,

@@ -6,7 +6,7 @@ use super::backend::{EntryKind, LogEntry, LogRange};
 use super::engine::{Answer, Part, Proposal, View, Want};
 use super::plan::{Stamp, logged};
 use super::retry::Attempts;
-use super::update::moved;
+use super::update::{MISSES, moved};
 use super::{Storage, UpdateOptions};
 use crate::document::{Diff, DocumentId, DocumentKey, Version, VersionConflict};
 use crate::error::Result;
@@ -63,15 +63,20 @@ impl Storage {
         let since = inner.engine.tick();
         let mut want = Want::Newest;
         let mut lost = None;
+        let mut misses = 0;
         loop {
             if let Some(source) = lost.take() {
                 attempts.again(source).await?;
             }
-            let turn = match inner.turns.is_taken(&key) {
+            let turn = match misses >= MISSES || inner.turns.is_taken(&key) {
                 true => Some(inner.turns.take(&key).await),
                 false => None,
             };
-            let (_lane, view) = match inner.engine.begin(&key, &inner.streams, want).await {
+            let (_lane, view) = match inner
+                .engine
+                .begin(&key, &inner.streams, want, attempts.deadline())
+                .await
+            {
                 Ok(entered) => entered,
                 Err(error) => {
                     attempts.after_failure(error).await?;
@@ -97,7 +102,10 @@ impl Storage {
             want = Want::Newest;
             let proposal = self.stream_proposal(&key, view, &events, &options, &attempts)?;
             match inner.engine.propose(proposal, turn).await? {
-                None => lost = Some(moved(&key)),
+                None => {
+                    misses += 1;
+                    lost = Some(moved(&key));
+                }
                 Some(Answer::Committed { position, entries }) => {
                     inner.note_commit(position, true);
                     let version = entries.last().map_or(version, |entry| entry.version);

@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bson::RawDocumentBuf;
 use serde::Serialize;
@@ -85,10 +86,20 @@ impl Storage {
             for key in &contested {
                 turns.insert(key.clone(), Arc::new(self.inner.turns.take(key).await));
             }
-            let handle = Transaction::new(self.clone(), since, turns);
+            let handle = Transaction::new(self.clone(), since, attempts.deadline(), turns);
             let result = f(handle.clone()).await;
             let ended = handle.end();
-            let result = result.map_err(UpdateError::Rejected)?;
+            let result = match result {
+                Ok(result) => result,
+                Err(rejected) if self.inner.was_one_state(&ended, &attempts).await? => {
+                    return Err(UpdateError::Rejected(rejected));
+                }
+                Err(_) => {
+                    contested = ended.touched.into_keys().collect();
+                    attempts.after_conflict(faster()).await?;
+                    continue;
+                }
+            };
             contested = ended.touched.keys().cloned().collect();
             match self.inner.commit_transaction(ended, &attempts).await? {
                 Some(Answer::Committed { .. }) => return Ok(result),
@@ -112,6 +123,7 @@ pub struct Transaction {
     storage: Storage,
     /// When the call began.
     since: Tick,
+    deadline: Instant,
     state: Arc<Mutex<State>>,
 }
 
@@ -134,12 +146,19 @@ struct Touched {
     /// As the transaction has left it so far.
     current: Option<Arc<RawDocumentBuf>>,
     changed: bool,
+    /// How often the transaction has updated it.
+    updates: u64,
     emitted: Vec<NewEvent>,
     metadata: Metadata,
 }
 
 impl Transaction {
-    fn new(storage: Storage, since: Tick, turns: HashMap<DocumentKey, Arc<Turn>>) -> Self {
+    fn new(
+        storage: Storage,
+        since: Tick,
+        deadline: Instant,
+        turns: HashMap<DocumentKey, Arc<Turn>>,
+    ) -> Self {
         let state = State {
             turns,
             ..State::default()
@@ -147,6 +166,7 @@ impl Transaction {
         Self {
             storage,
             since,
+            deadline,
             state: Arc::new(Mutex::new(state)),
         }
     }
@@ -249,37 +269,47 @@ impl Transaction {
     {
         let key = DocumentKey::new(collection, id);
         self.touch(&key).await?;
-        let (spec, base, metadata) = self.with(&key, |touched| {
-            let base = Base {
-                document: touched.current.clone(),
-                ..touched.base.clone()
+        let mut run = 0;
+        loop {
+            run += 1;
+            let (spec, base, metadata, number) = self.with(&key, |touched| {
+                let base = Base {
+                    document: touched.current.clone(),
+                    ..touched.base.clone()
+                };
+                let metadata = touched.metadata.clone();
+                (Arc::clone(&touched.spec), base, metadata, touched.updates)
+            })?;
+            let codec = Codec {
+                key: &key,
+                version_field: &spec.version_field,
             };
-            let metadata = touched.metadata.clone();
-            (Arc::clone(&touched.spec), base, metadata)
-        })?;
-        let codec = Codec {
-            key: &key,
-            version_field: &spec.version_field,
-        };
-        let document = base.document.as_ref();
-        let value: Option<T> = document.map(|raw| codec.decode(raw)).transpose()?;
-        let before = value
-            .as_ref()
-            .map(|value| codec.encode(value))
-            .transpose()?;
-        let mut context = UpdateContext::new(key.clone(), base.version, 1, metadata);
-        let after = f(value, &mut context).into_result()?;
-        let (after, changed) = decide(codec, &base, before.as_ref(), after)?;
-        let (emitted, metadata) = context.take();
-        self.with(&key, move |touched| {
-            if changed {
-                touched.current = after.map(Arc::new);
-                touched.changed = true;
+            let document = base.document.as_ref();
+            let value: Option<T> = document.map(|raw| codec.decode(raw)).transpose()?;
+            let before = value.as_ref().map(|value| codec.encode(value));
+            let before = before.transpose()?;
+            let mut context = UpdateContext::new(key.clone(), base.version, run, metadata);
+            let after = f(value, &mut context).into_result()?;
+            let (after, changed) = decide(codec, &base, before.as_ref(), after)?;
+            let (emitted, metadata) = context.take();
+            let is_kept = self.with(&key, move |touched| {
+                if touched.updates != number {
+                    // Another task with a clone of this handle was faster.
+                    return false;
+                }
+                touched.updates += 1;
+                if changed {
+                    touched.current = after.map(Arc::new);
+                    touched.changed = true;
+                }
+                touched.emitted.extend(emitted);
+                touched.metadata = metadata;
+                true
+            })?;
+            if is_kept {
+                return Ok(());
             }
-            touched.emitted.extend(emitted);
-            touched.metadata = metadata;
-        })?;
-        Ok(())
+        }
     }
 
     /// Changes a document that exists, in place.
@@ -335,8 +365,11 @@ impl Transaction {
         // Read since the call began, so that a closure that rejects has rejected what was there.
         let want = Want::Since(self.since);
         let (lane, view) = match turn {
-            Some(turn) => inner.enter_at_rest(key, &spec, want, &turn).await?,
-            None => inner.engine.begin(key, &spec, want).await?,
+            Some(turn) => {
+                let entering = inner.enter_at_rest(key, &spec, want, &turn, self.deadline);
+                entering.await?
+            }
+            None => inner.engine.begin(key, &spec, want, self.deadline).await?,
         };
         let touched = Touched {
             spec,
@@ -345,19 +378,27 @@ impl Transaction {
             generation: view.generation,
             lane,
             changed: false,
+            updates: 0,
             emitted: Vec::new(),
             metadata: Metadata::default(),
         };
         // Two reads of one document at a time: the first one counts for both.
-        let second = match self.lock().touched.entry(key.clone()) {
-            Entry::Vacant(place) => {
+        let mut state = self.lock();
+        let ended = state.ended;
+        let second = match state.touched.entry(key.clone()) {
+            Entry::Vacant(place) if !ended => {
                 place.insert(touched);
                 None
             }
-            Entry::Occupied(_) => Some(touched),
+            _ => Some(touched),
         };
+        // Its lane is left once the lock is released.
+        drop(state);
         drop(second);
-        Ok(())
+        match ended {
+            true => Err(over()),
+            false => Ok(()),
+        }
     }
 
     fn with<R>(&self, key: &DocumentKey, f: impl FnOnce(&mut Touched) -> R) -> Result<R> {
@@ -381,6 +422,25 @@ fn faster() -> Error {
 }
 
 impl Inner {
+    /// Whether the documents that a transaction has read were all as it read them at one moment: they are
+    /// still so now. Each by itself was read since the call began.
+    async fn was_one_state(&self, ended: &State, attempts: &Attempts) -> Result<bool> {
+        if ended.touched.len() < 2 {
+            return Ok(true);
+        }
+        let want = Want::Since(self.engine.tick());
+        let reads = ended.touched.iter().map(|(key, touched)| async move {
+            let deadline = attempts.deadline();
+            let (_, view) = self
+                .engine
+                .begin(key, &touched.spec, want, deadline)
+                .await?;
+            Ok::<_, Error>(view.base.is_same(&touched.base))
+        });
+        let same = futures_util::future::try_join_all(reads).await?;
+        Ok(same.into_iter().all(|same| same))
+    }
+
     /// Hands over what a transaction decided; `None` if one of its documents has moved on.
     async fn commit_transaction(
         &self,
@@ -442,7 +502,11 @@ impl Inner {
                 entries: Vec::new(),
             }));
         }
-        let _place = self.engine.admit(attempts.deadline()).await?;
+        // Whoever has turns has the others wait for them, so it must not wait for a place of theirs.
+        let _place = match ended.turns.is_empty() {
+            true => Some(self.engine.admit(attempts.deadline()).await?),
+            false => None,
+        };
         let answer = self.engine.propose(proposal, ended.turns).await?;
         if let Some(Answer::Committed { position, .. }) = &answer {
             self.note_commit(*position, has_events);

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bson::RawDocumentBuf;
 use serde::Serialize;
@@ -14,13 +15,14 @@ use super::engine::{Answer, LaneUse, Part, Place, Proposal, Tick, View, Want, cl
 use super::plan::{Decision, Planned, Stamp};
 use super::retry::Attempts;
 use super::turns::Turn;
+use super::wait::before;
 use super::{Change, CollectionSpec, Inner, UpdateContext, UpdateOptions};
 use crate::document::{Diff, DocumentKey, Version, VersionConflict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ChangeKind;
 
 /// After so many runs for nothing a synchronous update lines up for the document instead of racing.
-const MISSES: u32 = 3;
+pub(super) const MISSES: u32 = 3;
 
 /// The runs of one update call.
 pub(super) struct Update<'a> {
@@ -143,6 +145,7 @@ impl<'a> Update<'a> {
             return Ok((None, next));
         }
         let storage = self.storage;
+        let deadline = self.attempts.deadline();
         let insists = self.misses >= if self.awaits { 1 } else { MISSES };
         let turn = match insists || storage.turns.is_taken(&self.key) {
             true => Some(storage.turns.take(&self.key).await),
@@ -153,16 +156,19 @@ impl<'a> Update<'a> {
                 (true, Some(turn)) => {
                     let want = Want::Committed;
                     storage
-                        .enter_at_rest(&self.key, &self.spec, want, turn)
+                        .enter_at_rest(&self.key, &self.spec, want, turn, deadline)
                         .await
                 }
                 (true, None) => {
-                    let entering = storage.engine.begin(&self.key, &self.spec, Want::Committed);
-                    entering.await
+                    let want = Want::Committed;
+                    let engine = &storage.engine;
+                    engine.begin(&self.key, &self.spec, want, deadline).await
                 }
                 (false, _) => {
-                    let entering = storage.engine.begin(&self.key, &self.spec, Want::Newest);
-                    entering.await
+                    let engine = &storage.engine;
+                    engine
+                        .begin(&self.key, &self.spec, Want::Newest, deadline)
+                        .await
                 }
             };
             match entered {
@@ -202,7 +208,9 @@ impl<'a> Update<'a> {
         }
         loop {
             let want = Want::Since(self.since);
-            match self.storage.engine.begin(&self.key, &self.spec, want).await {
+            let deadline = self.attempts.deadline();
+            let engine = &self.storage.engine;
+            match engine.begin(&self.key, &self.spec, want, deadline).await {
                 Ok((_, found)) if found.base.is_same(&view.base) => return Ok(true),
                 Ok(found) => {
                     self.next = Some(found);
@@ -258,7 +266,8 @@ impl<'a> Update<'a> {
             checks: Vec::new(),
             deadline: self.attempts.deadline(),
         };
-        let _place = match self.awaits {
+        // Whoever has a turn has the others wait for it, so it must not wait for a place of theirs.
+        let _place = match self.awaits && turn.is_none() {
             true => Some(self.storage.engine.admit(self.attempts.deadline()).await?),
             false => None,
         };
@@ -368,13 +377,14 @@ impl Inner {
         spec: &Arc<CollectionSpec>,
         want: Want,
         turn: &Turn,
+        deadline: Instant,
     ) -> Result<(LaneUse, View)> {
         let (engine, key, spec) = (self.engine.clone(), key.clone(), Arc::clone(spec));
         // In a task, which ends by itself, so that patience need not run meanwhile.
         let entrusted = turn.entrust();
         let entering = self.engine.spawn(async move {
-            engine.idle(&key).await;
-            let entered = engine.begin(&key, &spec, want).await;
+            let _ = before(deadline, engine.idle(&key)).await;
+            let entered = engine.begin(&key, &spec, want, deadline).await;
             drop(entrusted);
             entered
         });

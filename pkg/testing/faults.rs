@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use bson::RawDocumentBuf;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::document::DocumentKey;
@@ -127,10 +126,6 @@ impl Backend for FaultyBackend {
 
     fn store_id(&self) -> Uuid {
         self.inner.store_id()
-    }
-
-    fn runtime(&self) -> Option<Handle> {
-        self.inner.runtime()
     }
 
     async fn open_collection(&self, spec: &CollectionSpec) -> Result<()> {

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bson::RawDocumentBuf;
 use futures_core::stream::BoxStream;
-use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::query::{CollectionSpec, Query};
@@ -118,12 +117,6 @@ pub trait Backend: Debug + Send + Sync + 'static {
 
     /// The UUID that was drawn when the store was first opened; event ids derive from it.
     fn store_id(&self) -> Uuid;
-
-    /// Where the engine runs its reads and commits: `None` for the runtime of its callers. A backend
-    /// whose connections live on a thread of its own saves a change of threads with every message.
-    fn runtime(&self) -> Option<Handle> {
-        None
-    }
 
     /// Creates the collection if it is missing, creates the missing ones of its indexes and verifies
     /// the rest. Called once per collection and process before its first use; idempotent.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::super::backend::{DocumentWrite, LogEntry, Unit};
 use super::super::base::Base;
+use super::super::stream::STREAMS;
 use super::state::State;
 use super::ticket::Ticket;
 use crate::document::DocumentKey;
@@ -11,7 +12,8 @@ use crate::document::DocumentKey;
 /// What is committed in one step.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// As the backend gets them; `units[i]` is the content of `groups[i]`.
+    /// As the backend gets them, once they are [filled](Self::fill); `units[i]` is the content of
+    /// `groups[i]`.
     pub(super) units: Vec<Unit>,
     pub(super) groups: Vec<Group>,
 }
@@ -43,6 +45,11 @@ impl Batch {
         self.units.into_iter().zip(self.groups)
     }
 
+    /// Puts the units together. Copies documents, so no lock is held.
+    pub(super) fn fill(&mut self) {
+        self.units = self.groups.iter_mut().map(Group::unit).collect();
+    }
+
     /// When the last of the callers stops waiting: nobody's commit is given up because of another's
     /// patience.
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -56,18 +63,16 @@ impl Batch {
 }
 
 impl Group {
-    fn new(tickets: Vec<Ticket>, lanes: Vec<Start>) -> (Unit, Self) {
+    fn new(tickets: Vec<Ticket>, lanes: Vec<Start>) -> Self {
         let sizes = tickets
             .iter()
             .map(|ticket| (ticket.entries.len(), ticket.checks.len()))
             .collect();
-        let mut group = Self {
+        Self {
             tickets,
             sizes,
             lanes,
-        };
-        let unit = group.unit();
-        (unit, group)
+        }
     }
 
     /// The content of the group: each document once, as its last update leaves it, and every entry.
@@ -75,18 +80,17 @@ impl Group {
         let mut unit = Unit::default();
         for start in &self.lanes {
             let parts = self.tickets.iter().flat_map(|ticket| &ticket.parts);
-            let parts = parts.filter(|part| part.key == start.key && part.writes);
-            let Some(last) = parts.last() else {
-                continue;
+            let mut written = parts.filter(|part| part.key == start.key && part.writes);
+            let document = match written.next_back() {
+                Some(last) => last.after.document.as_deref().cloned(),
+                // Events where there is no document: that there is none is made sure of.
+                None if self.emits_without(start) => None,
+                None => continue,
             };
-            if last.after.document.is_none() && start.before.document.is_none() {
-                // Created and deleted again; the log entries alone keep other writers away.
-                continue;
-            }
             unit.writes.push(DocumentWrite {
                 key: start.key.clone(),
                 condition: start.before.condition,
-                document: last.after.document.as_deref().cloned(),
+                document,
             });
         }
         for ticket in &mut self.tickets {
@@ -94,6 +98,14 @@ impl Group {
             unit.checks.append(&mut ticket.checks);
         }
         unit
+    }
+
+    /// Whether entries are appended for a document that is not there. Streams have none ever.
+    fn emits_without(&self, start: &Start) -> bool {
+        let mut checks = self.tickets.iter().flat_map(|ticket| &ticket.checks);
+        start.before.document.is_none()
+            && start.key.collection() != STREAMS
+            && !checks.any(|(key, _)| *key == start.key)
     }
 
     /// Gives the tickets their entries and checks back.
@@ -144,7 +156,7 @@ impl State {
             callers += tickets.len();
             bytes += tickets.iter().map(|ticket| ticket.bytes).sum::<usize>();
             let lanes = self.start(&tickets);
-            batch.push(Group::new(tickets, lanes));
+            batch.groups.push(Group::new(tickets, lanes));
         }
         if batch.groups.is_empty() {
             return None;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::super::backend::{CommitFailure, CommitReceipt};
 use super::super::base::Base;
+use super::super::wait::before;
 use super::batch::{Batch, Group};
 use super::read::is_outage;
 use super::state::State;
 use super::ticket::{Answer, Answers, give};
-use super::{Shared, Tick, stopped};
+use super::{Shared, Tick, late, stopped};
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind};
 
@@ -29,27 +30,33 @@ const PAUSE: Duration = Duration::from_millis(2);
 const SETTLING: Duration = Duration::from_micros(150);
 
 impl Shared {
-    /// Starts a worker if there is something to commit and room for one.
-    pub(super) fn pump(self: &Arc<Self>, state: &mut State) {
+    /// Takes a seat for a worker if there is something to commit and room for one. It is to be
+    /// [started](Self::start_worker) once the lock is released.
+    pub(super) fn pump(self: &Arc<Self>, state: &mut State) -> Option<Seat> {
         if state.ready.is_empty()
             || state.gathering
             || state.workers >= self.options.commits_in_flight
         {
-            return;
+            return None;
         }
         state.workers += 1;
+        Some(Seat(Some(Arc::clone(self))))
+    }
+
+    pub(super) fn start_worker(self: &Arc<Self>, seat: Option<Seat>) {
+        let Some(seat) = seat else {
+            return;
+        };
         let shared = Arc::clone(self);
-        self.spawn(async move {
-            let seat = Seat(&shared);
-            while let Some((batch, began)) = shared.next_batch().await {
-                Flight::new(&shared, batch, began).land().await;
+        self.tasks.spawn(async move {
+            while let Some(flight) = shared.next_batch().await {
+                flight.land().await;
             }
-            // It has given the seat back already, under the lock that found nothing more to do.
-            std::mem::forget(seat);
+            seat.given_back();
         });
     }
 
-    async fn next_batch(self: &Arc<Self>) -> Option<(Batch, Tick)> {
+    async fn next_batch(self: &Arc<Self>) -> Option<Flight> {
         self.gather().await;
         let active = self.active();
         let began = self.tick();
@@ -57,14 +64,20 @@ impl Shared {
         state.gathering = false;
         state.note_crowd(active);
         let Some(batch) = state.take_batch(self.options.batch_bytes) else {
+            // The seat is given back under the lock that found nothing more to do.
             state.workers -= 1;
             return None;
         };
         let number = state.batches;
-        self.pump(&mut state);
+        let seat = self.pump(&mut state);
         drop(state);
-        self.telemetry.batch(&batch, number);
-        Some((batch, began))
+        self.start_worker(seat);
+        let mut flight = Flight::new(Arc::clone(self), batch, began);
+        if let Some(batch) = flight.batches.last_mut() {
+            batch.fill();
+            self.telemetry.batch(batch, number);
+        }
+        Some(flight)
     }
 
     /// Waits for the updates that are about to come, if there are any.
@@ -81,7 +94,7 @@ impl Shared {
                 let mut state = self.lock();
                 let queued = state.tickets.len();
                 let share = state.crowd.div_ceil(self.options.commits_in_flight);
-                let enough = share.clamp(1, state.batch_updates);
+                let enough = share.clamp(1, state.batch_updates.max(1));
                 let missing = state.is_missing(self.active());
                 let patience = if state.flying > 0 {
                     self.options.linger
@@ -107,14 +120,31 @@ impl Shared {
     }
 }
 
-/// Gives a worker's seat back if its task ends before its work.
-struct Seat<'a>(&'a Arc<Shared>);
+/// A worker's seat, given back if its task ends before its work.
+pub(super) struct Seat(Option<Arc<Shared>>);
 
-impl Drop for Seat<'_> {
+impl Seat {
+    fn given_back(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let Some(shared) = self.0.take() else {
+            return;
+        };
+        let mut state = shared.lock();
         state.workers -= 1;
         state.gathering = false;
+        // After a panic nobody else looks after what is queued until the next proposal, which may never
+        // come. A runtime that ends takes no more tasks.
+        let seat = match std::thread::panicking() {
+            true => shared.pump(&mut state),
+            false => None,
+        };
+        drop(state);
+        shared.start_worker(seat);
     }
 }
 
@@ -123,14 +153,14 @@ type News = HashMap<DocumentKey, (Base, Tick)>;
 
 /// A batch under way, and what it was divided into. Whatever has not been answered when it is dropped
 /// is answered as unknown: a task that was aborted, or a backend that panicked.
-struct Flight<'a> {
-    shared: &'a Arc<Shared>,
+struct Flight {
+    shared: Arc<Shared>,
     batches: Vec<Batch>,
     began: Tick,
 }
 
-impl<'a> Flight<'a> {
-    fn new(shared: &'a Arc<Shared>, batch: Batch, began: Tick) -> Self {
+impl Flight {
+    fn new(shared: Arc<Shared>, batch: Batch, began: Tick) -> Self {
         Self {
             shared,
             batches: vec![batch],
@@ -184,16 +214,23 @@ impl<'a> Flight<'a> {
                 answers.push((ticket.answer, committed));
             }
         }
+        let seat = match self.batches.is_empty() {
+            // This worker goes on itself.
+            true => None,
+            false => self.shared.pump(&mut state),
+        };
         drop(state);
+        self.shared.start_worker(seat);
         give(answers);
     }
 
     /// Somebody else was faster with something: those whose documents have moved are decided again,
     /// the others go on.
-    async fn lost(&mut self, suspects: Vec<usize>, source: Error) {
+    async fn lost(&mut self, mut suspects: Vec<usize>, source: Error) {
         {
             let mut state = self.shared.lock();
-            state.batch_updates = (state.batch_updates / 2).max(SMALLEST_BATCH);
+            let smallest = SMALLEST_BATCH.min(self.shared.options.batch_updates);
+            state.batch_updates = (state.batch_updates / 2).max(smallest);
         }
         let Some(batch) = self.batches.last() else {
             return;
@@ -201,12 +238,17 @@ impl<'a> Flight<'a> {
         if batch.groups.len() == 1 {
             return self.end_some(&[0], &source, HashMap::new());
         }
+        suspects.retain(|unit| *unit < batch.groups.len());
         if !suspects.is_empty() {
             return self.end_some(&suspects, &source, HashMap::new());
         }
-        let (found, began) = match self.look().await {
-            Ok(found) => found,
-            Err(error) => return self.failed(error),
+        let deadline = batch.deadline().unwrap_or_else(Instant::now);
+        let (found, began) = match before(deadline, self.look()).await {
+            Some(Ok(found)) => found,
+            Some(Err(error)) => return self.failed(error),
+            None => {
+                return self.failed(late("the documents of a commit that lost were read again"));
+            }
         };
         let Some(batch) = self.batches.last() else {
             return;
@@ -257,6 +299,13 @@ impl<'a> Flight<'a> {
     /// One unit cannot be written. If several updates share it, they are committed in smaller shares
     /// until the one to blame stands alone.
     fn refused(&mut self, unit: usize, error: Error) {
+        if self
+            .batches
+            .last()
+            .is_none_or(|batch| unit >= batch.groups.len())
+        {
+            return self.failed(error);
+        }
         let Some(batch) = self.batches.pop() else {
             return;
         };
@@ -289,7 +338,9 @@ impl<'a> Flight<'a> {
                 );
             }
         }
+        let seat = self.shared.pump(&mut state);
         drop(state);
+        self.shared.start_worker(seat);
         give(answers);
         self.go_on_with(rest);
     }
@@ -337,7 +388,9 @@ impl<'a> Flight<'a> {
                 &mut answers,
             );
         }
+        let seat = self.shared.pump(&mut state);
         drop(state);
+        self.shared.start_worker(seat);
         give(answers);
         self.go_on_with(rest);
     }
@@ -413,7 +466,7 @@ fn fail(
     }
 }
 
-impl Drop for Flight<'_> {
+impl Drop for Flight {
     fn drop(&mut self) {
         while !self.batches.is_empty() {
             self.end_all(|| Answer::Unknown(stopped()));

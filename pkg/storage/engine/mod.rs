@@ -24,7 +24,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -66,7 +65,6 @@ pub(crate) struct Engine {
 
 struct Shared {
     backend: Arc<dyn Backend>,
-    runtime: Option<Handle>,
     options: CommitOptions,
     tasks: TaskTracker,
     state: Mutex<State>,
@@ -92,11 +90,11 @@ pub(crate) struct LaneUse {
 
 impl Engine {
     pub(crate) fn new(backend: Arc<dyn Backend>, options: CommitOptions) -> Self {
+        let options = options.normalised();
         let state = State::new(&options);
         let kib = (options.queue_bytes / 1024).clamp(1, Semaphore::MAX_PERMITS);
         Self {
             shared: Arc::new(Shared {
-                runtime: backend.runtime(),
                 backend,
                 tasks: TaskTracker::new(),
                 state: Mutex::new(state),
@@ -130,7 +128,7 @@ impl Engine {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        self.shared.spawn(work)
+        self.shared.tasks.spawn(work)
     }
 
     /// Waits for a place among the updates that are worked on at once, first come first served.
@@ -152,11 +150,15 @@ impl Engine {
         key: &DocumentKey,
         spec: &Arc<CollectionSpec>,
         want: Want,
+        deadline: Instant,
     ) -> Result<(LaneUse, View)> {
-        let (lane, receiver) = self.shared.enter(key, spec, want)?;
-        let view = match receiver {
+        let (lane, entered) = self.shared.enter(key, spec, want);
+        let view = match entered {
             Entered::At(view) => view,
-            Entered::Waiting(receiver) => receiver.await.map_err(|_| closed())??,
+            Entered::Waiting(receiver) => match before(deadline, receiver).await {
+                Some(read) => read.map_err(|_| closed())??,
+                None => return Err(late("the document was read; nothing was written")),
+            },
         };
         Ok((lane, view))
     }
@@ -191,10 +193,15 @@ impl Engine {
         let bytes = proposal.bytes();
         let memory = shared.reserve(bytes, deadline).await?;
         let (answer, mut answered) = oneshot::channel();
-        let id = {
+        if deadline <= Instant::now() {
+            return Err(late("the change was decided; nothing was written"));
+        }
+        let (id, seat) = {
             let now = shared.tick();
             let mut state = shared.lock();
+            let id = state.number();
             let ticket = Ticket {
+                id,
                 parts: proposal.parts,
                 entries: proposal.entries,
                 checks: proposal.checks,
@@ -205,8 +212,8 @@ impl Engine {
                 answer,
                 _memory: memory,
             };
-            let id = match state.queue(ticket, now) {
-                Ok(id) => id,
+            match state.queue(ticket, now) {
+                Ok(()) => {}
                 Err(Missed::Moved) => {
                     drop(state);
                     shared.telemetry.missed();
@@ -218,9 +225,9 @@ impl Engine {
             if state.gathering && (state.ready.len() >= state.enough || !state.is_missing(active)) {
                 shared.gathered.notify_one();
             }
-            shared.pump(&mut state);
-            id
+            (id, shared.pump(&mut state))
         };
+        shared.start_worker(seat);
         drop(until_queued);
         match before(deadline, &mut answered).await {
             Some(answer) => answer.map(Some).map_err(|_| stopped()),
@@ -249,16 +256,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn spawn<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> JoinHandle<T> {
-        match &self.runtime {
-            Some(runtime) => self.tasks.spawn_on(work, runtime),
-            None => self.tasks.spawn(work),
-        }
-    }
-
     fn tick(&self) -> Tick {
         self.ticks.fetch_add(1, Ordering::SeqCst)
     }
@@ -275,7 +272,7 @@ impl Shared {
         key: &DocumentKey,
         spec: &Arc<CollectionSpec>,
         want: Want,
-    ) -> Result<(LaneUse, Entered)> {
+    ) -> (LaneUse, Entered) {
         let mut state = self.lock();
         let mut cached = None;
         if want == Want::Newest && !state.lanes.contains_key(key) {
@@ -301,7 +298,7 @@ impl Shared {
             Want::Since(since) => lane.is_idle() && seen.flatten() > Some(since),
         };
         if good && let Some(view) = lane.view() {
-            return Ok((used, Entered::At(view)));
+            return (used, Entered::At(view));
         }
         let after = match want {
             Want::Newest | Want::Committed => 0,
@@ -313,10 +310,11 @@ impl Shared {
         if !under_way && !lane.read_queued {
             lane.read_queued = true;
             state.unread.push_back(key.clone());
-            self.pump_reads(&mut state);
         }
+        let seat = self.pump_reads(&mut state);
         drop(state);
-        Ok((used, Entered::Waiting(receiver)))
+        self.start_reader(seat);
+        (used, Entered::Waiting(receiver))
     }
 
     /// Waits until what is queued leaves room for this.
@@ -348,12 +346,12 @@ impl Shared {
             "the update that this one was built on was given up",
         );
         let mut answers = Answers::new();
-        let was_queued = {
+        let (was_queued, seat) = {
             let mut state = self.lock();
             let was_queued = state.withdraw(id, &why, &mut answers);
-            self.pump(&mut state);
-            was_queued
+            (was_queued, self.pump(&mut state))
         };
+        self.start_worker(seat);
         give(answers);
         if was_queued {
             return Err(late("the commit began; nothing was written"));

@@ -1,24 +1,32 @@
 use std::time::Duration;
 
+/// No count may be higher: nothing gains from it, and sums stay far from their limits.
+const MOST: usize = 1 << 20;
+const LONGEST_LINGER: Duration = Duration::from_secs(1);
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3_600);
+
 /// How updates are put together into commits, and what is kept in memory. The defaults suit a server
 /// and a client that share a machine of two cores as well as larger ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitOptions {
-    /// At most this many updates in one commit. Default 256: above it a batch takes longer than the
-    /// rest of its commit, which is paid once, and everybody in it waits for the last.
+    /// A commit takes on no further document once it has this many updates. Default 256: above it a
+    /// batch takes longer than the rest of its commit, which is paid once, and everybody in it waits for
+    /// the last.
     pub batch_updates: usize,
     /// At most this many bytes of documents and log entries in one commit, beyond its first update.
     /// Default 8 MiB: a MongoDB command ends at 16 MiB.
     pub batch_bytes: usize,
-    /// At most this many commits at once. Default 3: while one waits for its majority or its disk, the
-    /// others keep the server busy; with more, batches only get smaller.
+    /// At most this many commits at once. Default 2: while one waits for its majority or its disk, the
+    /// other keeps the server busy; with more, batches only get smaller. Worth raising where the
+    /// majority is far away.
     pub commits_in_flight: usize,
     /// How long a commit may wait for updates that are about to come, while others are under way.
     /// Default 1 ms, less than a commit takes. A lone update never waits.
     pub linger: Duration,
     /// At most this many updates are worked on at once; the others wait for their turn before they
-    /// read anything, in the order in which they came. Default 4,096: sixteen full batches.
+    /// read anything, in the order in which they came. Default 4,096: sixteen full batches. An update
+    /// that is under way and never polled again occupies its place until it is dropped.
     pub updates_at_once: usize,
     /// At most this many bytes wait for a commit. Default 64 MiB: eight full batches.
     pub queue_bytes: usize,
@@ -36,7 +44,7 @@ impl Default for CommitOptions {
         Self {
             batch_updates: 256,
             batch_bytes: 8 << 20,
-            commits_in_flight: 3,
+            commits_in_flight: 2,
             linger: Duration::from_millis(1),
             updates_at_once: 4_096,
             queue_bytes: 64 << 20,
@@ -82,6 +90,17 @@ impl CommitOptions {
     pub fn with_cache(mut self, bytes: usize, time_to_live: Duration) -> Self {
         self.cache_bytes = bytes;
         self.cache_time_to_live = time_to_live;
+        self
+    }
+
+    /// The same with values that work: nothing is below one, and nothing overflows.
+    pub(super) fn normalised(mut self) -> Self {
+        self.batch_updates = self.batch_updates.clamp(1, MOST);
+        self.commits_in_flight = self.commits_in_flight.clamp(1, MOST);
+        self.updates_at_once = self.updates_at_once.clamp(1, MOST);
+        self.queue_bytes = self.queue_bytes.max(1024);
+        self.linger = self.linger.min(LONGEST_LINGER);
+        self.cache_time_to_live = self.cache_time_to_live.min(LONGEST_LIFE);
         self
     }
 

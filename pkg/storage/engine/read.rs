@@ -1,10 +1,13 @@
 //! Reading what updates start from: many documents with each round trip.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::super::backend::Loaded;
 use super::super::base::Base;
 use super::super::codec::Codec;
+use super::super::wait::before;
+use super::state::State;
 use super::{Shared, Tick};
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,24 +18,38 @@ const READ: usize = 256;
 /// Reads at once: one on its way while the results of another are taken in.
 const READS_AT_ONCE: usize = 2;
 
+/// How long one read may take. More than the driver takes to find another server, less than the default
+/// deadline of a call.
+const READ_LIMIT: Duration = Duration::from_secs(15);
+
 /// Bytes that one read is expected to bring at most, from what documents had lately.
 const READ_BYTES: usize = 32 << 20;
 
 impl Shared {
-    /// Starts a reader if there is something to read and room for one.
-    pub(super) fn pump_reads(self: &Arc<Self>, state: &mut super::state::State) {
+    /// Takes a seat for a reader if there is something to read and room for one. It is to be
+    /// [started](Self::start_reader) once the lock is released.
+    pub(super) fn pump_reads(self: &Arc<Self>, state: &mut State) -> Option<Seat> {
         if state.unread.is_empty() || state.readers >= READS_AT_ONCE {
-            return;
+            return None;
         }
         state.readers += 1;
+        Some(Seat {
+            shared: Some(Arc::clone(self)),
+            began: None,
+        })
+    }
+
+    pub(super) fn start_reader(self: &Arc<Self>, seat: Option<Seat>) {
+        let Some(mut seat) = seat else {
+            return;
+        };
         let shared = Arc::clone(self);
-        self.spawn(async move {
-            let seat = Seat(&shared);
+        self.tasks.spawn(async move {
             while let Some((keys, began)) = shared.next_read() {
+                seat.reads(began);
                 shared.read(keys, began).await;
             }
-            // It has given the seat back already, under the lock that found nothing more to do.
-            std::mem::forget(seat);
+            seat.given_back();
         });
     }
 
@@ -51,15 +68,31 @@ impl Shared {
             }
         }
         if keys.is_empty() {
+            // The seat is given back under the lock that found nothing more to do.
             state.readers -= 1;
             return None;
         }
-        self.pump_reads(&mut state);
+        let seat = self.pump_reads(&mut state);
+        drop(state);
+        self.start_reader(seat);
         Some((keys, began))
     }
 
+    /// Loads with a limit: a server that neither answers nor breaks the connection must not keep the
+    /// seats.
+    async fn load(&self, keys: &[DocumentKey]) -> Result<Vec<Loaded>> {
+        let limit = Instant::now() + READ_LIMIT;
+        match before(limit, self.backend.load(keys)).await {
+            Some(loaded) => loaded,
+            None => Err(Error::new(
+                ErrorKind::Unavailable,
+                "the store did not answer a read in time",
+            )),
+        }
+    }
+
     async fn read(self: &Arc<Self>, keys: Vec<DocumentKey>, began: Tick) {
-        match self.backend.load(&keys).await {
+        match self.load(&keys).await {
             Ok(loaded) if loaded.len() == keys.len() => {
                 for (key, loaded) in keys.into_iter().zip(loaded) {
                     self.deliver(&key, began, Ok(loaded));
@@ -67,9 +100,19 @@ impl Shared {
             }
             // One document may have spoilt it for the others.
             Err(error) if keys.len() > 1 && !is_outage(error.kind()) => {
+                let mut outage = None;
                 for key in keys {
-                    let loaded = self.backend.load(std::slice::from_ref(&key)).await;
+                    if let Some(error) = &outage {
+                        self.deliver(&key, began, Err(Error::clone(error)));
+                        continue;
+                    }
+                    let loaded = self.load(std::slice::from_ref(&key)).await;
                     let loaded = loaded.and_then(|mut l| l.pop().ok_or_else(|| missing(&key)));
+                    outage = loaded
+                        .as_ref()
+                        .err()
+                        .filter(|e| is_outage(e.kind()))
+                        .cloned();
                     self.deliver(&key, began, loaded);
                 }
             }
@@ -125,10 +168,11 @@ impl Shared {
         lane.read_queued |= again;
         if again {
             state.unread.push_back(key.clone());
-            self.pump_reads(&mut state);
         }
+        let seat = self.pump_reads(&mut state);
         state.forget_unused(key);
         drop(state);
+        self.start_reader(seat);
         for reader in served {
             let _ = reader.answer.send(view.clone());
         }
@@ -141,7 +185,7 @@ impl Shared {
     ) -> Result<(Vec<Result<Base>>, Tick)> {
         let began = self.tick();
         let names: Vec<_> = keys.iter().map(|(key, _)| key.clone()).collect();
-        let loaded = self.backend.load(&names).await?;
+        let loaded = self.load(&names).await?;
         let bases = keys.iter().zip(loaded).map(|((key, spec), loaded)| {
             let codec = Codec {
                 key,
@@ -153,18 +197,48 @@ impl Shared {
     }
 }
 
-/// Gives a reader's seat back if its task ends before its work.
-struct Seat<'a>(&'a Shared);
+/// A reader's seat, given back if its task ends before its work.
+pub(super) struct Seat {
+    shared: Option<Arc<Shared>>,
+    /// The read under way.
+    began: Option<Tick>,
+}
 
-impl Drop for Seat<'_> {
+impl Seat {
+    fn reads(&mut self, began: Tick) {
+        self.began = Some(began);
+    }
+
+    fn given_back(mut self) {
+        self.shared = None;
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        let mut left = Vec::new();
+        let mut state = shared.lock();
         state.readers -= 1;
-        // Whoever waits for a read of this task would wait for ever; their answers are dropped.
+        // Whoever waits for a read of this task would wait for ever.
         for lane in state.lanes.values_mut() {
-            if lane.reading.take().is_some() {
-                lane.readers.clear();
+            if lane.reading.is_some() && lane.reading == self.began {
+                lane.reading = None;
+                left.append(&mut lane.readers);
             }
+        }
+        // As for the worker's seat.
+        let seat = match std::thread::panicking() {
+            true => shared.pump_reads(&mut state),
+            false => None,
+        };
+        drop(state);
+        shared.start_reader(seat);
+        for reader in left {
+            let broken = Error::new(ErrorKind::Unavailable, "a read was broken off");
+            let _ = reader.answer.send(Err(broken));
         }
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct State {
     /// How large documents were lately, in bytes.
     pub(super) document_bytes: usize,
     pub(super) closed: bool,
+    /// When any lane that is forgotten has moved last.
+    moved: Tick,
     cache: Cache,
 }
 
@@ -79,6 +81,7 @@ impl State {
             enough: 0,
             document_bytes: 0,
             closed: false,
+            moved: 0,
             cache: Cache::new(options),
         }
     }
@@ -92,7 +95,8 @@ impl State {
     pub(super) fn lane(&mut self, key: &DocumentKey, spec: &Arc<CollectionSpec>) -> &mut Lane {
         if !self.lanes.contains_key(key) {
             let generation = self.number();
-            let lane = Lane::new(Arc::clone(spec), generation, self.most_joined);
+            let mut lane = Lane::new(Arc::clone(spec), generation, self.most_joined);
+            lane.moved = self.moved;
             self.lanes.insert(key.clone(), lane);
         }
         let (spec, joined) = (Arc::clone(spec), self.most_joined);
@@ -102,21 +106,21 @@ impl State {
     }
 
     /// Queues a proposal in all its lanes at once, provided that none of them has moved since.
-    pub(super) fn queue(&mut self, ticket: Ticket, now: Tick) -> Result<u64, Missed> {
+    pub(super) fn queue(&mut self, ticket: Ticket, now: Tick) -> Result<(), Missed> {
         if self.closed {
             return Err(Missed::Closed);
         }
         if !ticket.parts.iter().all(|part| self.is_current(part)) {
             return Err(Missed::Moved);
         }
-        let id = self.number();
+        let id = ticket.id;
         for part in &ticket.parts {
             let generation = self.number();
             let Some(lane) = self.lanes.get_mut(&part.key) else {
                 continue;
             };
             lane.queue.push_back(id);
-            lane.moved = now;
+            lane.moved = lane.moved.max(now);
             lane.generation = generation;
             let cached = lane.tip.as_ref().is_some_and(|tip| tip.cached);
             lane.tip = Some(Tip {
@@ -127,20 +131,21 @@ impl State {
             self.mark_ready(&part.key);
         }
         self.tickets.insert(id, ticket);
-        Ok(id)
+        Ok(())
     }
 
     fn is_current(&self, part: &Part) -> bool {
         let Some(lane) = self.lanes.get(&part.key) else {
             return false;
         };
-        match part.generation {
-            Some(generation) => lane.generation == generation,
-            // Decided on what the database showed; good if the lane shows the same, or nothing.
-            None => match &lane.tip {
-                Some(tip) => tip.base.is_same(&part.before),
-                None => lane.is_idle(),
-            },
+        if part.generation == Some(lane.generation) {
+            return true;
+        }
+        // Moved on and come to the same state: something else only read the document. Or decided on
+        // what the database showed, and the lane shows the same, or nothing.
+        match &lane.tip {
+            Some(tip) => tip.base.is_same(&part.before),
+            None => part.generation.is_none() && lane.is_idle(),
         }
     }
 
@@ -160,7 +165,7 @@ impl State {
         let most = self.most_joined;
         if let Some(lane) = self.lanes.get_mut(key) {
             let made = lane.flying.take();
-            lane.moved = now;
+            lane.moved = lane.moved.max(now);
             lane.joined = (lane.joined * 2).min(most);
             if lane.queue.is_empty() {
                 lane.tip = made.map(|base| Tip {
@@ -188,7 +193,7 @@ impl State {
     ) {
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.flying = None;
-            lane.moved = now;
+            lane.moved = lane.moved.max(now);
         }
         self.cut(key, 0, why, answers);
         let generation = self.number();
@@ -268,7 +273,7 @@ impl State {
     /// Puts tickets of one lane back to the head of its queue, their batch having been refused.
     pub(super) fn put_back(&mut self, key: &DocumentKey, tickets: Vec<Ticket>) {
         for ticket in tickets.into_iter().rev() {
-            let id = self.number();
+            let id = ticket.id;
             if let Some(lane) = self.lanes.get_mut(key) {
                 lane.queue.push_front(id);
                 self.tickets.insert(id, ticket);
@@ -298,7 +303,9 @@ impl State {
         if !self.lanes.get(key).is_some_and(Lane::is_unused) {
             return;
         }
-        let known = self.lanes.remove(key).and_then(|lane| lane.tip);
+        let lane = self.lanes.remove(key);
+        self.moved = self.moved.max(lane.as_ref().map_or(0, |lane| lane.moved));
+        let known = lane.and_then(|lane| lane.tip);
         match known {
             Some(Tip {
                 base,
@@ -328,7 +335,9 @@ impl State {
     pub(super) fn found(&mut self, key: &DocumentKey, base: &Base, began: Tick) -> Option<View> {
         let generation = self.number();
         let lane = self.lanes.get_mut(key)?;
-        let is_newest = lane.is_idle() && lane.moved < began;
+        let is_newer = |tip: &Tip| tip.seen < Some(began);
+        let is_newest =
+            lane.is_idle() && lane.moved < began && lane.tip.as_ref().is_none_or(is_newer);
         let same = lane.tip.as_ref().is_some_and(|tip| tip.base.is_same(base));
         if is_newest {
             if !same {

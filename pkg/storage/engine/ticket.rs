@@ -54,6 +54,7 @@ pub(crate) enum Answer {
 
 /// A proposal in the queue.
 pub(super) struct Ticket {
+    pub(super) id: u64,
     pub(super) parts: Vec<Part>,
     pub(super) entries: Vec<LogEntry>,
     pub(super) checks: Vec<(DocumentKey, Condition)>,

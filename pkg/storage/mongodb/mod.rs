@@ -20,7 +20,6 @@ mod follow;
 mod heads;
 mod held;
 mod install;
-mod io;
 mod lease;
 mod load;
 mod log;
@@ -47,10 +46,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bson::RawDocumentBuf;
 use futures_core::stream::BoxStream;
-use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use self::io::IoThread;
 use self::store::Store;
 use super::backend::{
     Backend, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease, LeaseRequest,
@@ -79,8 +76,8 @@ const SHUTDOWN: Duration = Duration::from_secs(1);
 pub struct MongoBackend {
     store: Arc<Store>,
     id: Uuid,
-    /// Where the client runs if it was made here; then it ends with the backend.
-    io: Option<IoThread>,
+    /// Whether the client was made here, and so ends with the backend.
+    owns_client: bool,
 }
 
 impl MongoBackend {
@@ -92,24 +89,11 @@ impl MongoBackend {
     /// standalone, a mongos, a server before 5.0, and a store in an unknown format. No message holds
     /// credentials.
     pub async fn connect(url: &str, options: MongoOptions) -> Result<Self> {
-        let io = IoThread::start()?;
-        let url = url.to_owned();
-        let opening = async move {
-            let (client, database, hosts) = connect::client(&url, &options).await?;
-            Self::open(client, &database, &hosts, options).await
-        };
-        let opened = match io.handle() {
-            Some(handle) => handle.spawn(opening).await,
-            None => return Err(Error::new(ErrorKind::Closed, "the store was closed")),
-        };
-        let mut backend = opened.map_err(|e| {
-            Error::new(ErrorKind::Unavailable, "opening MongoDB was broken off").with_source(e)
-        })??;
-        backend.io = Some(io);
-        Ok(backend)
+        let (client, database, hosts) = connect::client(url, &options).await?;
+        Self::open(client, &database, &hosts, options, true).await
     }
 
-    /// Uses an existing client. It stays open when the backend is closed, and runs where it did.
+    /// Uses an existing client. It stays open when the backend is closed.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect).
@@ -120,7 +104,7 @@ impl MongoBackend {
                 format!("{database:?} is no database name"),
             ));
         }
-        Self::open(client, database, "", MongoOptions::default()).await
+        Self::open(client, database, "", MongoOptions::default(), false).await
     }
 
     async fn open(
@@ -128,6 +112,7 @@ impl MongoBackend {
         database: &str,
         hosts: &str,
         options: MongoOptions,
+        owns_client: bool,
     ) -> Result<Self> {
         let store = Store::new(client, database, options.query_timeout);
         connect::check_deployment(&store, hosts).await?;
@@ -135,7 +120,7 @@ impl MongoBackend {
         Ok(Self {
             store: Arc::new(store),
             id,
-            io: None,
+            owns_client,
         })
     }
 }
@@ -157,10 +142,6 @@ impl Backend for MongoBackend {
 
     fn store_id(&self) -> Uuid {
         self.id
-    }
-
-    fn runtime(&self) -> Option<Handle> {
-        self.io.as_ref().and_then(IoThread::handle).cloned()
     }
 
     async fn open_collection(&self, spec: &CollectionSpec) -> Result<()> {
@@ -233,7 +214,7 @@ impl Backend for MongoBackend {
     async fn close(&self) {
         self.store.closed.cancel();
         let _ = tokio::time::timeout(SHUTDOWN, self.store.sessions.close()).await;
-        if self.io.is_some() {
+        if self.owns_client {
             // The driver waits for futures of its own that somebody may hold and never poll again, a tail
             // in a `select!` for example. It goes on alone then.
             let client = self.store.client.clone();
