@@ -82,8 +82,13 @@ impl Base {
         };
         let field = codec.version(&document)?;
         let version = field.unwrap_or(Version::NONE);
+        // After a deletion, or events without a document, there was none in the log's eyes: one of the
+        // same number is another program's.
         let known = field.is_some()
-            && head.is_some_and(|head| head.version == version && head.kind != EntryKind::Deleted);
+            && head.is_some_and(|head| {
+                use EntryKind::{Appended, Deleted};
+                head.version == version && !matches!(head.kind, Deleted | Appended)
+            });
         let highest = logged.max(version);
         Ok(Self {
             document: Some(Arc::new(document)),
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn states_that_other_programs_made_are_adopted_above_the_highest_version() {
-        use EntryKind::{Created, Deleted, Updated};
+        use EntryKind::{Appended, Created, Deleted, Updated};
         let at = |v: i64| Some(rawdoc! { "_id": 1, "version": v });
         let is = |v: u64| Condition::Version(Version::new(v));
         let plain = || Some(rawdoc! { "_id": 1 });
@@ -190,6 +195,12 @@ mod tests {
                 at(7),
                 Some((7, Deleted)),
                 (Some(7), is(7), Some(8), 9),
+            ),
+            (
+                "created while events were emitted without a document",
+                at(1),
+                Some((1, Appended)),
+                (Some(1), is(1), Some(2), 3),
             ),
         ];
         for (name, document, head, expected) in cases {
