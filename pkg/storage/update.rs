@@ -274,7 +274,16 @@ impl<'a> Update<'a> {
         let proposing = self.storage.engine.propose(proposal, turn);
         let answer = proposing.await;
         drop(lane);
-        match answer? {
+        let answer = match answer {
+            Ok(answer) => answer,
+            // At the deadline: says how often it was tried.
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                self.attempts.after_failure(error).await?;
+                return Ok(Ran::Again);
+            }
+            Err(error) => return Err(error),
+        };
+        match answer {
             None => {
                 self.misses += 1;
                 let source = moved(&self.key);
