@@ -143,6 +143,7 @@ impl Storage {
             parts: vec![Part {
                 key: key.clone(),
                 generation: view.generation,
+                seen: view.seen,
                 before: view.base,
                 after,
                 writes: false,

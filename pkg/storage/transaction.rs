@@ -1,7 +1,7 @@
 //! Several documents, all or nothing.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -82,7 +82,7 @@ impl Storage {
         // Whoever has lost lines up for the documents it lost on, in one order everywhere.
         let mut contested: Vec<DocumentKey> = Vec::new();
         loop {
-            let mut turns = HashMap::new();
+            let mut turns = BTreeMap::new();
             for key in &contested {
                 turns.insert(key.clone(), Arc::new(self.inner.turns.take(key).await));
             }
@@ -132,7 +132,7 @@ struct State {
     ended: bool,
     metadata: Metadata,
     /// The turns on documents that an earlier run lost on.
-    turns: HashMap<DocumentKey, Arc<Turn>>,
+    turns: BTreeMap<DocumentKey, Arc<Turn>>,
     /// In key order, so that two transactions write their documents in the same order.
     touched: BTreeMap<DocumentKey, Touched>,
 }
@@ -142,6 +142,7 @@ struct Touched {
     spec: Arc<CollectionSpec>,
     base: Base,
     generation: Option<u64>,
+    seen: Option<Tick>,
     lane: LaneUse,
     /// As the transaction has left it so far.
     current: Option<Arc<RawDocumentBuf>>,
@@ -157,7 +158,7 @@ impl Transaction {
         storage: Storage,
         since: Tick,
         deadline: Instant,
-        turns: HashMap<DocumentKey, Arc<Turn>>,
+        turns: BTreeMap<DocumentKey, Arc<Turn>>,
     ) -> Self {
         let state = State {
             turns,
@@ -376,6 +377,7 @@ impl Transaction {
             current: view.base.document.clone(),
             base: view.base,
             generation: view.generation,
+            seen: view.seen,
             lane,
             changed: false,
             updates: 0,
@@ -491,6 +493,7 @@ impl Inner {
             proposal.parts.push(Part {
                 key,
                 generation: touched.generation,
+                seen: touched.seen,
                 before: base,
                 after,
                 writes,

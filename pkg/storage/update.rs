@@ -258,6 +258,7 @@ impl<'a> Update<'a> {
             parts: vec![Part {
                 key: self.key.clone(),
                 generation: view.generation,
+                seen: view.seen,
                 after: view.base.after(after),
                 before: view.base,
                 writes,

@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) crowd: usize,
     /// How many more times the cache is passed over, because it was behind.
     pub(super) distrust: u32,
+    /// When one of the lanes that are forgotten moved last.
+    moved: Tick,
     /// How many updates of one document may share a write at most.
     pub(super) most_joined: usize,
     /// How many lanes the worker that waits for more would leave with at once.
@@ -56,8 +58,6 @@ pub(super) struct State {
     /// How large documents were lately, in bytes.
     pub(super) document_bytes: usize,
     pub(super) closed: bool,
-    /// When any lane that is forgotten has moved last.
-    moved: Tick,
     cache: Cache,
 }
 
@@ -77,11 +77,11 @@ impl State {
             batch_updates: options.batch_updates,
             crowd: 0,
             distrust: 0,
+            moved: 0,
             most_joined: options.batch_updates,
             enough: 0,
             document_bytes: 0,
             closed: false,
-            moved: 0,
             cache: Cache::new(options),
         }
     }
@@ -96,6 +96,7 @@ impl State {
         if !self.lanes.contains_key(key) {
             let generation = self.number();
             let mut lane = Lane::new(Arc::clone(spec), generation, self.most_joined);
+            // A read for the lane that was here before may still be on its way.
             lane.moved = self.moved;
             self.lanes.insert(key.clone(), lane);
         }
@@ -142,10 +143,13 @@ impl State {
             return true;
         }
         // Moved on and come to the same state: something else only read the document. Or decided on
-        // what the database showed, and the lane shows the same, or nothing.
+        // what the database showed; good if the lane shows the same, or nothing and has not moved since.
+        // The commit alone would not find out: a document can be gone again, and where other programs
+        // used up versions, the log has room below its end.
         match &lane.tip {
             Some(tip) => tip.base.is_same(&part.before),
-            None => part.generation.is_none() && lane.is_idle(),
+            None => lane.is_idle() && part.seen > Some(lane.moved),
+        }
         }
     }
 
@@ -303,10 +307,11 @@ impl State {
         if !self.lanes.get(key).is_some_and(Lane::is_unused) {
             return;
         }
-        let lane = self.lanes.remove(key);
-        self.moved = self.moved.max(lane.as_ref().map_or(0, |lane| lane.moved));
-        let known = lane.and_then(|lane| lane.tip);
-        match known {
+        let Some(lane) = self.lanes.remove(key) else {
+            return;
+        };
+        self.moved = self.moved.max(lane.moved);
+        match lane.tip {
             Some(Tip {
                 base,
                 seen: Some(seen),

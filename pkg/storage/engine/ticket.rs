@@ -6,6 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::super::backend::{Condition, LogEntry, Position};
 use super::super::base::Base;
+use super::Tick;
 use crate::document::DocumentKey;
 use crate::error::Error;
 
@@ -27,6 +28,8 @@ pub(crate) struct Part {
     /// The lane's generation on which it was decided; `None` if it was decided on a state that was read
     /// beside the lane.
     pub(crate) generation: Option<u64>,
+    /// When the read or commit began that showed the state it was decided on as committed.
+    pub(crate) seen: Option<Tick>,
     /// The state it was decided on.
     pub(crate) before: Base,
     /// The state it makes.
