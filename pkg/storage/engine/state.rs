@@ -150,7 +150,6 @@ impl State {
             Some(tip) => tip.base.is_same(&part.before),
             None => lane.is_idle() && part.seen > Some(lane.moved),
         }
-        }
     }
 
     pub(super) fn mark_ready(&mut self, key: &DocumentKey) {
