@@ -127,6 +127,8 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 /// The attempts of one call.
 pub(crate) struct Attempts {
     deadline: Instant,
+    /// About how long a commit takes.
+    commit: Duration,
     outages: ExponentialBackoff,
     conflicts: ExponentialBackoff,
     made: u32,
@@ -136,6 +138,7 @@ impl Attempts {
     pub(crate) fn new(policy: &RetryPolicy) -> Self {
         Self {
             deadline: Instant::now() + policy.deadline.min(FOREVER),
+            commit: policy.conflict_base_delay,
             outages: policy.delays(policy.base_delay, policy.max_delay, policy.attempts),
             conflicts: policy.delays(
                 policy.conflict_base_delay,
@@ -187,6 +190,16 @@ impl Attempts {
             "the deadline passed; nothing was written",
         )
         .with_source(error))
+    }
+
+    /// Goes on once a commit under way may have ended, or gives up as [`again`](Self::again): until
+    /// then the database shows one state and the queue another.
+    ///
+    /// # Errors
+    /// `Timeout` with `error` as its source.
+    pub(crate) async fn after_commit(&mut self, error: Error) -> Result<(), Error> {
+        tokio::time::sleep(self.commit).await;
+        self.again(error).await
     }
 
     async fn pause(&mut self, delay: Option<Duration>, error: Error) -> Result<(), Error> {

@@ -100,8 +100,10 @@ impl Storage {
                 return Err(conflict.into_error(&key));
             }
             want = Want::Newest;
+            let is_beside = view.generation.is_none();
             let proposal = self.stream_proposal(&key, view, &events, &options, &attempts)?;
             match inner.engine.propose(proposal, turn).await? {
+                None if is_beside => attempts.after_commit(moved(&key)).await?,
                 None => {
                     misses += 1;
                     lost = Some(moved(&key));

@@ -254,6 +254,7 @@ impl<'a> Update<'a> {
             entries,
         } = planned;
         let next = view.base.next;
+        let is_beside = view.generation.is_none();
         let proposal = Proposal {
             parts: vec![Part {
                 key: self.key.clone(),
@@ -291,6 +292,7 @@ impl<'a> Update<'a> {
                 // One that awaits may take long, and lose again and again: that has to end some time.
                 match self.awaits {
                     true => self.attempts.after_conflict(source).await?,
+                    false if is_beside => self.attempts.after_commit(source).await?,
                     false => self.attempts.again(source).await?,
                 }
                 Ok(Ran::Again)
