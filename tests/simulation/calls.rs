@@ -139,12 +139,18 @@ impl Caller {
         })
     }
 
+    /// Without patience a call gives up as soon as it is queued.
+    pub(crate) fn retry(&self, patience: bool) -> RetryPolicy {
+        let retry = self.retry.clone();
+        if patience {
+            retry
+        } else {
+            retry.with_deadline(Duration::ZERO)
+        }
+    }
+
     fn options(&self, expected: Option<u64>, patience: bool) -> UpdateOptions {
-        let retry = match patience {
-            true => self.retry.clone(),
-            // Gone as soon as it is queued.
-            false => self.retry.clone().with_deadline(Duration::ZERO),
-        };
+        let retry = self.retry(patience);
         let expected = expected.map_or(ExpectedVersion::Any, |version| match version {
             0 => ExpectedVersion::MustNotExist,
             version => version.into(),

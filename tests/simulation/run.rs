@@ -13,7 +13,7 @@ use crate::chance::{Chance, pass};
 use crate::coverage::count;
 use crate::ledger::{Ledger, Verdict};
 use crate::model::Model;
-use crate::setting::{HELD, Setting, TOTAL, accounts, counter, counters, streams};
+use crate::setting::{Setting, TOTAL, accounts, counter, counters, streams};
 use crate::verify::verify;
 use crate::world::Moment;
 
@@ -50,7 +50,13 @@ pub(crate) async fn run(seed: u64) {
     let held = Arc::new(Mutex::new(Vec::new()));
     let mut tasks: Vec<_> = (0..setting.tasks)
         .map(|_| {
-            let work = work(caller.clone(), chance.fork(), setting.calls, held.clone());
+            let work = work(
+                caller.clone(),
+                chance.fork(),
+                setting.calls,
+                held.clone(),
+                setting.held,
+            );
             tokio::spawn(work)
         })
         .collect();
@@ -111,11 +117,11 @@ fn sum(model: &Model) -> i64 {
 
 type Held = Arc<Mutex<Vec<Called>>>;
 
-async fn work(caller: Caller, mut chance: Chance, calls: u64, held: Held) {
+async fn work(caller: Caller, mut chance: Chance, calls: u64, held: Held, most: usize) {
     for _ in 0..calls {
         pass(chance.pause(3)).await;
         let call = any_call(&caller, &mut chance);
-        make(call, &mut chance, &held).await;
+        make(call, &mut chance, &held, most).await;
     }
 }
 
@@ -150,14 +156,18 @@ fn any_call(caller: &Caller, chance: &mut Chance) -> Called {
             caller.update(Deed::Touch, key, None, true)
         }
         15 | 16 => {
-            for last in (1..accounts.len()).rev() {
-                accounts.swap(last, chance.below(last as u64 + 1) as usize);
-            }
+            shuffle(&mut accounts, chance);
             accounts.truncate(2 + chance.below(2) as usize);
             let rejects = chance.below(5) == 0;
-            caller.transfer(&accounts, rejects, chance.pause(3))
+            let patience = !chance.permille(100);
+            caller.transfer(&accounts, rejects, chance.pause(3), patience)
         }
-        17 => caller.sum(&accounts, TOTAL),
+        17 if chance.below(2) == 0 => caller.sum(&accounts, Some(TOTAL)),
+        17 => {
+            shuffle(&mut accounts, chance);
+            accounts.truncate(1 + chance.below(3) as usize);
+            caller.sum(&accounts, None)
+        }
         _ => {
             let key = chance.one_of(&streams());
             let expected = match chance.below(3) {
@@ -170,8 +180,14 @@ fn any_call(caller: &Caller, chance: &mut Chance) -> Called {
     }
 }
 
+fn shuffle(keys: &mut [DocumentKey], chance: &mut Chance) {
+    for last in (1..keys.len()).rev() {
+        keys.swap(last, chance.below(last as u64 + 1) as usize);
+    }
+}
+
 /// Makes a call as callers do: most wait for it, some lose interest.
-async fn make(mut call: Called, chance: &mut Chance, held: &Held) {
+async fn make(mut call: Called, chance: &mut Chance, held: &Held, most: usize) {
     match chance.below(20) {
         0 => {
             count("dropped at a poll");
@@ -181,7 +197,7 @@ async fn make(mut call: Called, chance: &mut Chance, held: &Held) {
             count("dropped after a time");
             let _ = tokio::time::timeout(chance.pause(20), quiet(call)).await;
         }
-        2 if held.lock().unwrap().len() < HELD => {
+        2 if held.lock().unwrap().len() < most => {
             count("held unpolled");
             // A place is taken before the call is polled, so that there are never more of them.
             held.lock().unwrap().push(Box::pin(async {}));

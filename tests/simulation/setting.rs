@@ -13,10 +13,6 @@ const ACCOUNTS: u64 = 5;
 const HOT: u64 = 3;
 const COLD: u64 = 40;
 
-/// Futures that are held unpolled, at most. Each may keep a place and a share of the queue, so what is
-/// to be had of these is more.
-pub(crate) const HELD: usize = 4;
-
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
     pub(crate) options: CommitOptions,
@@ -25,10 +21,16 @@ pub(crate) struct Setting {
     pub(crate) tasks: u64,
     pub(crate) calls: u64,
     pub(crate) foreign: u64,
+    /// How many futures are held unpolled, at most. Each may keep a place and a share of the queue, so
+    /// there is more of these than they can take.
+    pub(crate) held: usize,
 }
 
 impl Setting {
     pub(crate) fn new(chance: &mut Chance) -> Self {
+        let held = chance.one_of(&[0, 4]);
+        // Five kibibytes are about one update.
+        let queue = if held == 0 { 8 << 10 } else { 96 << 10 };
         let bytes = chance.one_of(&[2 << 10, 8 << 20]);
         let options = CommitOptions::default()
             .with_batches(chance.one_of(&[1, 2, 8, 256]), bytes)
@@ -36,8 +38,8 @@ impl Setting {
             // Lingering is measured in real time, so its runs do not repeat themselves exactly.
             .with_linger(Duration::from_millis(u64::from(chance.permille(150))))
             .with_bounds(
-                chance.one_of(&[HELD + 2, 16, 64, 4_096]),
-                chance.one_of(&[96 << 10, 64 << 20]),
+                chance.one_of(&[held + 2, 16, 64, 4_096]),
+                chance.one_of(&[queue, 64 << 20]),
             );
         let options = match chance.below(3) {
             0 => options.without_cache(),
@@ -74,6 +76,7 @@ impl Setting {
                 ..rates
             },
             retry,
+            held,
             tasks: 8 + chance.below(32),
             calls: 4 + chance.below(12),
             foreign: if calm { 0 } else { chance.one_of(&[0, 5, 40]) },

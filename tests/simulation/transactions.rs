@@ -10,8 +10,14 @@ use crate::ledger::{Notes, Verdict, emit};
 
 impl Caller {
     /// Moves an amount from one account to another, having looked at a third one.
-    pub(crate) fn transfer(&self, keys: &[DocumentKey], rejects: bool, time: Duration) -> Called {
-        let (storage, retry) = (self.storage.clone(), self.retry.clone());
+    pub(crate) fn transfer(
+        &self,
+        keys: &[DocumentKey],
+        rejects: bool,
+        time: Duration,
+        patience: bool,
+    ) -> Called {
+        let (storage, retry) = (self.storage.clone(), self.retry(patience));
         let keys: Vec<_> = keys.to_vec();
         let written = keys[..2].to_vec();
         self.call("transfer", &written, move |tag| async move {
@@ -54,8 +60,8 @@ impl Caller {
         })
     }
 
-    /// Reads all accounts in one transaction: they were as seen at one moment.
-    pub(crate) fn sum(&self, keys: &[DocumentKey], total: i64) -> Called {
+    /// Reads accounts in one transaction: they were as seen at one moment.
+    pub(crate) fn sum(&self, keys: &[DocumentKey], total: Option<i64>) -> Called {
         let (storage, retry) = (self.storage.clone(), self.retry.clone());
         let keys = keys.to_vec();
         self.call("sum", &[], move |_| async move {
@@ -75,6 +81,7 @@ impl Caller {
             });
             match sum.await {
                 Ok(sum) => {
+                    let total = total.unwrap_or(sum);
                     assert_eq!(sum, total, "what a transaction read together");
                     Verdict::Nothing(notes.all())
                 }
