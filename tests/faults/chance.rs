@@ -53,16 +53,8 @@ pub(crate) fn with_database(url: &str, database: &str, options: &str) -> String 
     format!("{host}/{database}?{query}{and}{options}")
 }
 
-/// A server that ends transactions after three seconds instead of a minute.
-///
-/// Whoever dies, or loses its connection while it aborts, leaves a transaction open, and that locks its
-/// documents until somebody ends it. How soon others get them is the matter of
-/// `a_survivor_writes_a_killed_writers_documents_within_five_seconds`; here it would only take time.
+/// A server with its defaults: a transaction that nobody ends locks its documents for a minute. So a test
+/// in which that happens is slow enough to fail.
 pub(crate) fn server() -> Mongod {
-    Mongod::private(&MongodOptions {
-        arguments: ["--setParameter", "transactionLifetimeLimitSeconds=3"]
-            .map(String::from)
-            .to_vec(),
-        ..MongodOptions::default()
-    })
+    Mongod::private(&MongodOptions::default())
 }
