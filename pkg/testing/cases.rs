@@ -176,6 +176,12 @@ macro_rules! conformance {
                 core many_updates_never_polled_again_hold_up_nobody,
                 core a_panicking_closure_leaves_everything_usable,
             }
+            [storage::batches] {
+                core updates_of_one_document_share_its_writes,
+                core a_remembered_document_decides_nothing,
+                core the_cache_saves_reads,
+                core a_refused_update_among_many_fails_alone,
+            }
             [storage::transactions] {
                 core a_transaction_changes_all_its_documents,
                 core a_failed_transaction_writes_nothing,

@@ -13,6 +13,7 @@
 mod calls;
 mod chance;
 mod coverage;
+mod crowds;
 mod ledger;
 mod model;
 mod run;
@@ -26,7 +27,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// As many as take a few seconds in a debug build.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 120;
 
 /// A world takes milliseconds; one that is not done after this much real time spins.
 const REAL_LIMIT: Duration = Duration::from_secs(60);

@@ -1,6 +1,7 @@
 //! Cases of [`Storage`](crate::Storage) on a backend.
 
 pub mod basics;
+pub mod batches;
 pub mod bytes;
 pub mod concurrency;
 pub mod foreign;
