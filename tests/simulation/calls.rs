@@ -121,13 +121,13 @@ impl Caller {
     pub(crate) fn call<F>(
         &self,
         what: &'static str,
-        keys: &[DocumentKey],
+        keys: Vec<DocumentKey>,
         call: impl FnOnce(i64) -> F,
     ) -> Called
     where
         F: Future<Output = Verdict> + Send + 'static,
     {
-        let tag = self.ledger.open(what, keys);
+        let tag = self.ledger.open(what, &keys);
         let (model, ledger) = (Arc::clone(&self.model), Arc::clone(&self.ledger));
         let call = call(tag);
         Box::pin(async move {
@@ -169,7 +169,7 @@ impl Caller {
     ) -> Called {
         let storage = self.storage.clone();
         let options = self.options(expected, patience);
-        self.call(deed.name(), &[key.clone()], |tag| async move {
+        self.call(deed.name(), vec![key.clone()], |tag| async move {
             let notes = Notes::default();
             let of = key.clone();
             let noted = notes.clone();
@@ -186,7 +186,7 @@ impl Caller {
     pub(crate) fn update_async(&self, deed: Deed, key: DocumentKey, time: Duration) -> Called {
         let storage = self.storage.clone();
         let options = self.options(None, true);
-        self.call(deed.name(), &[key.clone()], |tag| async move {
+        self.call(deed.name(), vec![key.clone()], |tag| async move {
             let notes = Notes::default();
             let of = key.clone();
             let noted = notes.clone();
@@ -206,7 +206,7 @@ impl Caller {
     pub(crate) fn append(&self, key: DocumentKey, expected: Option<u64>, patience: bool) -> Called {
         let storage = self.storage.clone();
         let options = self.options(expected, patience);
-        self.call("append", &[key.clone()], |tag| async move {
+        self.call("append", vec![key.clone()], |tag| async move {
             match storage
                 .append(key.id().clone(), vec![tagged(tag)], options)
                 .await

@@ -20,7 +20,7 @@ impl Caller {
         let (storage, retry) = (self.storage.clone(), self.retry(patience));
         let keys: Vec<_> = keys.to_vec();
         let written = keys[..2].to_vec();
-        self.call("transfer", &written, move |tag| async move {
+        self.call("transfer", written.clone(), move |tag| async move {
             let notes = Notes::default();
             let transfer = storage.transaction_with(retry, |tx| {
                 let (notes, keys) = (notes.clone(), keys.clone());
@@ -64,7 +64,7 @@ impl Caller {
     pub(crate) fn sum(&self, keys: &[DocumentKey], total: Option<i64>) -> Called {
         let (storage, retry) = (self.storage.clone(), self.retry.clone());
         let keys = keys.to_vec();
-        self.call("sum", &[], move |_| async move {
+        self.call("sum", Vec::new(), move |_| async move {
             let notes = Notes::default();
             let sum = storage.transaction_with(retry, |tx| {
                 let (notes, keys) = (notes.clone(), keys.clone());

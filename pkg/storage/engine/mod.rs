@@ -276,7 +276,7 @@ impl Shared {
         let mut state = self.lock();
         let mut cached = None;
         if want == Want::Newest && !state.lanes.contains_key(key) {
-            cached = state.from_cache(key);
+            cached = state.cached(key);
         }
         let lane = state.lane(key, spec);
         lane.users += 1;
@@ -356,11 +356,11 @@ impl Shared {
         if was_queued {
             return Err(late("the commit began; nothing was written"));
         }
-        answered.try_recv().or_else(|_| {
-            Err(Error::new(
+        answered.try_recv().map_err(|_| {
+            Error::new(
                 ErrorKind::CommitUnknown,
                 "the deadline passed before the outcome of the commit was known",
-            ))
+            )
         })
     }
 }

@@ -322,7 +322,7 @@ impl State {
     }
 
     /// What the cache knows of a document, unless it has been behind lately.
-    pub(super) fn from_cache(&mut self, key: &DocumentKey) -> Option<(Base, Tick)> {
+    pub(super) fn cached(&mut self, key: &DocumentKey) -> Option<(Base, Tick)> {
         if self.distrust > 0 {
             self.distrust -= 1;
             return None;
