@@ -224,6 +224,7 @@ impl Storage {
     /// # Errors
     /// As for [`update`](Self::update), and `VersionConflict` if the document is not at the expected
     /// version.
+    #[tracing::instrument(level = "debug", name = "update", skip_all, fields(document))]
     pub async fn update_with<T, R>(
         &self,
         collection: &str,
@@ -257,6 +258,7 @@ impl Storage {
     ///
     /// # Errors
     /// As for [`update_with`](Self::update_with).
+    #[tracing::instrument(level = "debug", name = "update", skip_all, fields(document))]
     pub async fn update_async<T, R, Fut>(
         &self,
         collection: &str,

@@ -49,6 +49,7 @@ impl Storage {
     /// `VersionConflict` if the stream is not at the expected version (a stream without events does not
     /// exist); `InvalidName`, `Serialization`, `TooLarge`, `Unavailable`, `CommitUnknown` as for
     /// [`update`](Self::update).
+    #[tracing::instrument(level = "debug", name = "append", skip_all)]
     pub async fn append(
         &self,
         stream: impl Into<DocumentId>,

@@ -68,6 +68,7 @@ impl Storage {
     ///
     /// # Errors
     /// Those of [`transaction`](Self::transaction).
+    #[tracing::instrument(level = "debug", name = "transaction", skip_all)]
     pub async fn transaction_with<R, E, Fut>(
         &self,
         retry: RetryPolicy,

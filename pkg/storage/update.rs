@@ -69,6 +69,7 @@ impl<'a> Update<'a> {
     ) -> Result<Self> {
         storage.check_open()?;
         key.id().validate()?;
+        tracing::Span::current().record("document", tracing::field::display(&key));
         let mut attempts = Attempts::new(options.retry.as_ref().unwrap_or(&storage.options.retry));
         let spec = loop {
             match storage.open_collection(key.collection()).await {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Instrument as _;
+
 use super::super::backend::{CommitFailure, CommitReceipt};
 use super::super::base::Base;
 use super::super::wait::before;
@@ -90,7 +92,7 @@ impl Shared {
         let start = Instant::now();
         loop {
             let arrived = self.gathered.notified();
-            {
+            let waits = {
                 let mut state = self.lock();
                 let queued = state.tickets.len();
                 let share = state.crowd.div_ceil(self.options.commits_in_flight);
@@ -110,11 +112,14 @@ impl Shared {
                 }
                 state.gathering = true;
                 state.enough = enough;
-            }
-            if start.elapsed() < SETTLING {
-                tokio::task::yield_now().await;
-            } else {
+                state.flying > 0
+            };
+            if waits {
+                // Until enough have come; the timer is only for those that do not.
                 let _ = tokio::time::timeout(self.options.linger, arrived).await;
+            } else {
+                // Too short for a timer.
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -172,7 +177,9 @@ impl Flight {
         while let Some(batch) = self.batches.last() {
             let deadline = batch.deadline().unwrap_or_else(Instant::now);
             let begun = Instant::now();
-            let result = self.shared.backend.commit(&batch.units, deadline).await;
+            let span = tracing::debug_span!("commit", units = batch.units.len());
+            let committing = self.shared.backend.commit(&batch.units, deadline);
+            let result = committing.instrument(span).await;
             let units = batch.units.len();
             self.shared
                 .telemetry

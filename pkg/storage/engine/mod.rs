@@ -3,7 +3,7 @@
 //! Updates of one document line up in a *lane*, each built on the result of the one before, which need
 //! not be committed yet. What has queued up in all lanes is committed as a *batch*, a few of them at a
 //! time and never two on one document. If a batch fails, everything built on it is decided again.
-//! [`docs/commit_engine.md`](https://docs.rs/nodestorage) explains why it is built this way.
+//! `docs/commit_engine.md` explains why it is built this way.
 //!
 //! No state here ever waits for a future of a caller's: reads and commits run in tasks of the engine's
 //! own, and a lane is moved only by what was handed over complete.
