@@ -17,6 +17,7 @@ mod read;
 mod state;
 mod telemetry;
 mod ticket;
+mod worker;
 
 use std::fmt;
 use std::future::Future;
