@@ -93,17 +93,13 @@ impl State {
 
     /// The document's lane; a new one if there is none.
     pub(super) fn lane(&mut self, key: &DocumentKey, spec: &Arc<CollectionSpec>) -> &mut Lane {
-        if !self.lanes.contains_key(key) {
-            let generation = self.number();
-            let mut lane = Lane::new(Arc::clone(spec), generation, self.most_joined);
+        let (generation, joined, moved) = (self.number(), self.most_joined, self.moved);
+        self.lanes.entry(key.clone()).or_insert_with(|| {
+            let mut lane = Lane::new(Arc::clone(spec), generation, joined);
             // A read for the lane that was here before may still be on its way.
-            lane.moved = self.moved;
-            self.lanes.insert(key.clone(), lane);
-        }
-        let (spec, joined) = (Arc::clone(spec), self.most_joined);
-        self.lanes
-            .entry(key.clone())
-            .or_insert_with(|| Lane::new(spec, 0, joined))
+            lane.moved = moved;
+            lane
+        })
     }
 
     /// Queues a proposal in all its lanes at once, provided that none of them has moved since.
