@@ -1,6 +1,9 @@
 //! The benchmark of the commit engine: what it does per second, beside hand-written code on the same
 //! database. `docs/benchmarks.md` describes it, `scripts/bench` runs it.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod args;
 mod contender;
 mod diff;

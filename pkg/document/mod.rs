@@ -29,5 +29,5 @@ pub use merge_patch::MergePatch;
 pub(crate) use order::{compare, encode_key};
 pub use patch::{Patch, PatchOp, PatchValue};
 pub use path::{Path, PathSegment};
-pub(crate) use raw::validate;
+pub(crate) use raw::{int64_place, validate, with_int64};
 pub use version::{ExpectedVersion, Version, VersionConflict};

@@ -40,12 +40,18 @@ impl<'a> Codec<'a> {
 
     /// The BSON of the caller's value, as the value itself lays it out.
     pub(super) fn encode<T: Serialize>(&self, value: &T) -> Result<RawDocumentBuf> {
-        let raw = bson::serialize_to_raw_document_buf(value).map_err(|e| {
-            let given = std::any::type_name::<T>();
-            self.unfit(format!("the {given} has no form as a document"), e)
-        })?;
+        let raw = self.encode_before(value)?;
         document::validate(&raw).map_err(|e| e.context(self.key))?;
         Ok(raw)
+    }
+
+    /// As [`encode`](Self::encode), of a value that is only compared with another one: what could not be
+    /// stored in it is refused there, or is no change.
+    pub(super) fn encode_before<T: Serialize>(&self, value: &T) -> Result<RawDocumentBuf> {
+        bson::serialize_to_raw_document_buf(value).map_err(|e| {
+            let given = std::any::type_name::<T>();
+            self.unfit(format!("the {given} has no form as a document"), e)
+        })
     }
 
     /// The document to store for a new value: `_id` first, and the version where the value has it or
@@ -69,6 +75,20 @@ impl<'a> Codec<'a> {
         let id = stored.get("_id").ok().flatten();
         let id = id.unwrap_or_else(|| canonical.as_raw_bson_ref());
         self.rebuilt(stored, id, version)
+    }
+
+    /// As [`with_version`](Self::with_version), of a document that need not be kept: where it has its id in
+    /// front and a version as it is written here, only that number changes.
+    pub(super) fn into_version(
+        &self,
+        stored: RawDocumentBuf,
+        version: Version,
+    ) -> Result<RawDocumentBuf> {
+        match document::int64_place(&stored, "_id", self.version_field) {
+            Some(place) => document::with_int64(stored, place, version.to_i64())
+                .map_err(|e| e.context(self.key)),
+            None => self.with_version(&stored, version),
+        }
     }
 
     fn rebuilt(

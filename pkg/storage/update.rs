@@ -192,7 +192,7 @@ impl<'a> Update<'a> {
         let codec = self.codec();
         let document = base.document.as_ref();
         let value: Option<T> = document.map(|raw| codec.decode(raw)).transpose()?;
-        let before = value.as_ref().map(|value| codec.encode(value));
+        let before = value.as_ref().map(|value| codec.encode_before(value));
         Ok((value, before.transpose()?))
     }
 

@@ -5,6 +5,7 @@
 
 mod lockstep;
 mod lookup;
+mod number;
 mod validate;
 mod writer;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use lockstep::{Lockstep, lockstep};
 pub(crate) use lookup::{Finder, duplicate, match_fields};
+pub(crate) use number::{int64_place, with_int64};
 pub(crate) use validate::{check_depth, validate};
 pub(crate) use writer::{Counter, Writer};
 

@@ -22,7 +22,8 @@ pub struct CommitOptions {
     /// majority is far away.
     pub commits_in_flight: usize,
     /// How long a commit may wait for updates that are about to come, while others are under way.
-    /// Default 1 ms, less than a commit takes. A lone update never waits.
+    /// Default 3 ms, about what a commit or a read of many documents takes where client and server share
+    /// two cores. A lone update never waits.
     pub linger: Duration,
     /// At most this many updates are worked on at once; the others wait for their turn before they
     /// read anything, in the order in which they came. Default 4,096: sixteen full batches. An update
@@ -45,7 +46,7 @@ impl Default for CommitOptions {
             batch_updates: 256,
             batch_bytes: 8 << 20,
             commits_in_flight: 2,
-            linger: Duration::from_millis(1),
+            linger: Duration::from_millis(3),
             updates_at_once: 4_096,
             queue_bytes: 64 << 20,
             cache_bytes: 64 << 20,

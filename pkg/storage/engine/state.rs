@@ -319,11 +319,16 @@ impl State {
 
     /// What the cache knows of a document, unless it has been behind lately.
     pub(super) fn cached(&mut self, key: &DocumentKey) -> Option<(Base, Tick)> {
-        if self.distrust > 0 {
+        if self.is_contended() {
             self.distrust -= 1;
             return None;
         }
         self.cache.get(key)
+    }
+
+    /// Whether the cache has been behind lately.
+    pub(super) fn is_contended(&self) -> bool {
+        self.distrust > 0
     }
 
     pub(super) fn distrust_cache(&mut self) {

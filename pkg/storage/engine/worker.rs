@@ -7,8 +7,8 @@ use super::Shared;
 use super::commit::Flight;
 use super::state::State;
 
-/// How long updates that are probably about to come are waited for while nothing else is under way:
-/// they are on their way to a processor, or not coming.
+/// How long the next update is waited for while nothing else is under way: those that are about to come
+/// are on their way to a processor, and each that comes shows that others may follow.
 const SETTLING: Duration = Duration::from_micros(150);
 
 impl Shared {
@@ -70,6 +70,7 @@ impl Shared {
     /// else was there lately.
     async fn gather(&self) {
         let start = Instant::now();
+        let (mut came, mut last) = (0, start);
         loop {
             let arrived = self.gathered.notified();
             let waits = {
@@ -78,16 +79,13 @@ impl Shared {
                 let share = state.crowd.div_ceil(self.options.commits_in_flight);
                 let enough = share.clamp(1, state.batch_updates.max(1));
                 let missing = state.is_missing(self.active());
-                let patience = if state.flying > 0 {
-                    self.options.linger
-                } else {
-                    SETTLING.min(self.options.linger)
-                };
-                if queued == 0
-                    || state.ready.len() >= enough
-                    || !missing
-                    || start.elapsed() >= patience
-                {
+                let now = Instant::now();
+                if queued > came {
+                    (came, last) = (queued, now);
+                }
+                let is_late = now - start >= self.options.linger
+                    || state.flying == 0 && now - last >= SETTLING;
+                if queued == 0 || state.ready.len() >= enough || !missing || is_late {
                     return;
                 }
                 state.gathering = true;
