@@ -229,6 +229,10 @@ macro_rules! conformance {
                 core the_deadline_ends_the_attempts,
                 core another_storage_sees_what_was_acknowledged,
             }
+            [storage::deadlines] {
+                core a_deadline_in_the_queue_is_a_timeout_and_writes_nothing,
+                core a_deadline_during_the_commit_is_commit_unknown,
+            }
             [storage::bytes] {
                 core every_bson_type_round_trips,
                 core values_that_look_alike_are_told_apart,

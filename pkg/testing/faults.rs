@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bson::RawDocumentBuf;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::document::DocumentKey;
@@ -64,6 +65,8 @@ pub struct FaultyBackend {
     faults: Faults,
     calls: AtomicUsize,
     commits: AtomicUsize,
+    /// Whether the answers of commits are held back.
+    holds: watch::Sender<bool>,
 }
 
 impl FaultyBackend {
@@ -75,12 +78,29 @@ impl FaultyBackend {
             faults: Faults::default(),
             calls: AtomicUsize::new(0),
             commits: AtomicUsize::new(0),
+            holds: watch::Sender::new(false),
         })
     }
 
     /// Adds faults: each fails the next call of its kind, in this order.
     pub fn fail_with(&self, faults: impl IntoIterator<Item = Fault>) {
         self.faults.queue().extend(faults);
+    }
+
+    /// Holds back the answers of commits, which are made all the same; `false` lets them go.
+    pub fn hold_answers(&self, hold: bool) {
+        self.holds.send_replace(hold);
+    }
+
+    async fn committed(
+        &self,
+        units: &[Unit],
+        deadline: Instant,
+    ) -> std::result::Result<CommitReceipt, CommitFailure> {
+        let answer = self.counted().commit(units, deadline).await;
+        // The sender lives as long as this backend.
+        let _ = self.holds.subscribe().wait_for(|holds| !holds).await;
+        answer
     }
 
     /// The faults that have not come up yet.
@@ -166,7 +186,7 @@ impl Backend for FaultyBackend {
                 Err(CommitFailure::Unknown(injected(ErrorKind::CommitUnknown)))
             }
             Some(Fault::Load(_) | Fault::Tail(_) | Fault::Lease(_)) | None => {
-                self.counted().commit(units, deadline).await
+                self.committed(units, deadline).await
             }
         }
     }

@@ -116,7 +116,11 @@ impl Engine {
     }
 
     pub(crate) fn statistics(&self) -> CommitStatistics {
-        self.shared.telemetry.statistics()
+        let (queued, committing) = {
+            let state = self.shared.lock();
+            (state.tickets.len(), state.flying)
+        };
+        self.shared.telemetry.statistics(queued, committing)
     }
 
     /// Now, in the engine's own order of events.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::backend::{CommitFailure, CommitReceipt};
 use super::batch::Batch;
 
-/// What the commit engine of one storage has done since it was opened.
+/// What the commit engine of one storage has done since it was opened, and what it is at now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CommitStatistics {
@@ -24,6 +24,10 @@ pub struct CommitStatistics {
     pub misses: u64,
     /// The most batches that were put together while one update waited for its own.
     pub longest_wait: u64,
+    /// Updates that wait for a commit now.
+    pub queued: u64,
+    /// Updates whose commit is under way now.
+    pub committing: u64,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +42,7 @@ pub(super) struct Telemetry {
 }
 
 impl Telemetry {
-    pub(super) fn statistics(&self) -> CommitStatistics {
+    pub(super) fn statistics(&self, queued: usize, committing: usize) -> CommitStatistics {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CommitStatistics {
             batches: of(&self.batches),
@@ -48,6 +52,8 @@ impl Telemetry {
             conflicts: of(&self.conflicts),
             misses: of(&self.misses),
             longest_wait: of(&self.longest_wait),
+            queued: queued as u64,
+            committing: committing as u64,
         }
     }
 

@@ -4,6 +4,7 @@ pub mod basics;
 pub mod batches;
 pub mod bytes;
 pub mod concurrency;
+pub mod deadlines;
 pub mod foreign;
 pub mod limits;
 pub mod names;
