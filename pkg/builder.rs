@@ -10,9 +10,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::document::validate_collection_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{DefaultEventMapper, EventMapper};
-use crate::relay::{Relay, RelayHandle, RelayOptions};
+use crate::relay::{Relay, RelayElsewhere, RelayHandle, RelayOptions};
 use crate::storage::backend::Backend;
-use crate::storage::{CollectionSpec, CommitOptions, Parts, RetryPolicy, Storage};
+use crate::storage::{CollectionSpec, CommitOptions, Delivery, Parts, RetryPolicy, Storage};
 
 /// Puts a [`Storage`] together; made by [`Storage::builder`].
 ///
@@ -184,14 +184,14 @@ impl StorageBuilder {
         for spec in &self.specs {
             backend.open_collection(spec).await?;
         }
-        let relay = if self.buses.is_empty() {
-            None
+        let delivery: Arc<dyn Delivery> = if self.buses.is_empty() {
+            Arc::new(RelayElsewhere::new(Arc::clone(&backend), self.relay))
         } else {
             let mut relay = Relay::new(Arc::clone(&backend)).with_options(self.relay);
             for bus in self.buses {
                 relay = relay.with_bus(bus);
             }
-            Some(relay.start()?)
+            Arc::new(relay.start()?)
         };
         let specs = self.specs.into_iter();
         let storage = Storage::from_parts(Parts {
@@ -204,9 +204,7 @@ impl StorageBuilder {
             commits: self.commits,
             clock: self.clock,
         });
-        if let Some(relay) = relay {
-            storage.set_delivery(Arc::new(relay));
-        }
+        storage.set_delivery(delivery);
         Ok(storage)
     }
 }

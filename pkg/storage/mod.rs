@@ -124,7 +124,8 @@ impl Storage {
     /// the call. Cancel-safe.
     ///
     /// # Errors
-    /// `Unsupported` if no bus is connected, `Closed` if the relay stopped.
+    /// `Unsupported` if no bus is connected and no relay publishes the log elsewhere, `Closed` if the relay
+    /// stopped.
     pub async fn flush(&self) -> Result<()> {
         let Some(delivery) = self.inner.delivery() else {
             return Err(Error::new(

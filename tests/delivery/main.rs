@@ -10,3 +10,5 @@ compile_error!("run the tests with --all-features: the conformance suites are be
 
 mod memory_bus;
 mod relay;
+#[path = "../support/mod.rs"]
+mod support;
