@@ -327,7 +327,8 @@ impl Storage {
     }
 
     /// Ends the storage: refuses new calls with `Closed`, waits for commits under way, and closes the
-    /// backend. The bus and its relay are shut down first if the builder connected them.
+    /// backend. The relay is shut down first if the builder connected a bus, and the bus closed if it was
+    /// opened by URL.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::SeqCst);
         self.inner.engine.close().await;
