@@ -79,7 +79,7 @@ async fn the_engines_numbers_are_those_of_its_work() {
     let name = |name: &str| doc! { "n": 0, "name": name };
     storage.update("c", "x", |_| name("taken")).await.unwrap();
     let refused = storage.update("c", "y", |_| name("taken")).await;
-    let error = nodestorage::Error::from(refused.unwrap_err());
+    let error = refused.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Constraint);
 
     let statistics = storage.commit_statistics();
