@@ -9,13 +9,22 @@
 //! ```text
 //! cargo run --example quickstart --features mongodb -- --url mongodb://127.0.0.1:27017/quickstart
 //! ```
+//!
+//! And its events through a broker, from which any other program can have them as well:
+//!
+//! ```text
+//! cargo run --example quickstart --features nats -- --bus nats://127.0.0.1:4222
+//! cargo run --example quickstart --features redis -- --bus redis://127.0.0.1:6379
+//! ```
 
 use std::error::Error;
+use std::sync::Arc;
 
-use nodestorage::bus::{EventBus, EventBusExt, MemoryBus, Subscription};
+use nodestorage::bus::Subscription;
 use nodestorage::{ChangeKind, ChangeView, Event, EventMapper, MapError, NewEvent, Storage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::Notify;
 
 /// A model is any type that serde can read and write.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,22 +62,28 @@ impl EventMapper for UserMapper {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     // React to changes.
-    let bus = MemoryBus::new();
-    bus.subscribe(Subscription::to_all(), |event: Event| async move {
+    let deleted = Arc::new(Notify::new());
+    let was_deleted = Arc::clone(&deleted);
+    let show = move |event: Event| {
         println!(
             "event    {} of {} version {}",
             event.event_type(),
             event.document(),
             event.version()
         );
-    })
-    .await?;
+        if event.event_type() == "UserDeleted" {
+            was_deleted.notify_one();
+        }
+        async {}
+    };
 
-    // Open a store: in memory here, in a file with `embedded:PATH`, or on a server.
+    // Open a store: in memory here, in a file with `embedded:PATH`, or on a server; and a bus: in memory, or a
+    // broker.
     let storage = Storage::builder()
-        .url(url_argument())
+        .url(argument("--url").unwrap_or_else(|| "embedded::memory:".into()))
+        .bus_url(argument("--bus").unwrap_or_else(|| "memory:".into()))
+        .subscribe(Subscription::to_all(), show)
         .mapper("users", UserMapper)
-        .bus(bus.clone())
         .open()
         .await?;
 
@@ -122,17 +137,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         );
     }
 
+    // The broker has confirmed the last event; it may still be on its way to us.
+    deleted.notified().await;
     storage.close().await;
-    bus.close().await?;
     Ok(())
 }
 
-/// The text after `--url`, or a store in memory.
-fn url_argument() -> String {
-    let mut arguments = std::env::args()
-        .skip_while(|argument| argument != "--url")
-        .skip(1);
-    arguments
-        .next()
-        .unwrap_or_else(|| "embedded::memory:".into())
+/// The text after an option.
+fn argument(option: &str) -> Option<String> {
+    std::env::args()
+        .skip_while(|argument| argument != option)
+        .nth(1)
 }

@@ -67,6 +67,23 @@ fn quickstart_needs_no_server_and_no_second() {
 }
 
 #[test]
+fn quickstart_takes_a_bus_by_url() {
+    let mut command = example("quickstart");
+    command.args(["--bus", "memory:"]);
+    does_the_quick_start(command);
+    let output = example("quickstart")
+        .args(["--bus", "kafka://user:secret@host"])
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("bus URL") && !error.contains("secret"),
+        "{error}"
+    );
+}
+
+#[test]
 fn quickstart_runs_on_mongodb_by_url_alone() {
     let mongod = Mongod::shared();
     let database = mongod.fresh_database();

@@ -22,6 +22,9 @@
 //! What a bus cannot do it says in its [capabilities](EventBus::capabilities), and a subscription that
 //! asks for it fails with `Unsupported`.
 //!
+//! What should surround every call of a handler, such as a span, a deadline, or recognising repetitions, is
+//! [`middleware`], and attached to the handler: `handler.with(Timeout::after(…))`.
+//!
 //! # Examples
 //! ```
 //! use nodestorage::Event;
@@ -43,8 +46,12 @@ mod filter;
 mod handle;
 mod handler;
 pub mod memory;
+pub mod middleware;
 mod publish_error;
+mod recent;
 mod redelivery;
+#[cfg(test)]
+mod samples;
 mod subscription;
 
 use std::fmt::Debug;
@@ -61,6 +68,7 @@ pub use filter::{EventTypes, Filter};
 pub use handle::{SubscriptionControl, SubscriptionHandle, SubscriptionState};
 pub use handler::{EventHandler, HandlerOutcome};
 pub use memory::MemoryBus;
+pub use middleware::{EventHandlerExt, Middleware, Next};
 pub use publish_error::PublishError;
 pub use redelivery::RedeliveryPolicy;
 pub use subscription::{StartFrom, Subscription};

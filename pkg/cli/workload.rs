@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nodestorage::bus::memory::MemoryBus;
 use nodestorage::{
     DocumentId, Error, ErrorKind, Metadata, RetryPolicy, Storage, UpdateOptions, Version,
 };
@@ -50,7 +49,7 @@ struct Done {
 pub(crate) async fn run(arguments: Workload, json: bool) -> Result<ExitCode, Failure> {
     let mut builder = arguments.store.builder().retry(policy());
     if let Some(url) = &arguments.bus {
-        builder = builder.bus(bus(url)?);
+        builder = builder.bus_url(url);
     }
     let storage = builder.open().await?;
     let started = Instant::now();
@@ -67,15 +66,6 @@ fn policy() -> RetryPolicy {
         .with_attempts(1_000)
         .with_delays(Duration::from_millis(20), Duration::from_millis(500))
         .with_conflict_attempts(10_000)
-}
-
-fn bus(url: &str) -> Result<MemoryBus, Failure> {
-    match url {
-        "memory:" => Ok(MemoryBus::new()),
-        _ => Err(Failure::new(
-            "the bus URL is none that this build knows: memory:",
-        )),
-    }
 }
 
 async fn update(storage: &Storage, arguments: &Workload) -> Result<Done, Failure> {

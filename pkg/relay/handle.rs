@@ -5,6 +5,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use super::lag::{self, RelayLag};
 use super::letters::{DEAD_LETTER, DeadLetter};
 use super::run::{Inner, Request};
 use super::state::RelayState;
@@ -59,6 +60,15 @@ impl RelayHandle {
     #[must_use]
     pub fn position(&self) -> Position {
         self.0.inner.progress.position()
+    }
+
+    /// How far the relay that holds the lease is behind the log: this one, or one in another process. Costs
+    /// a few look-ups in the store; every few seconds is no burden.
+    ///
+    /// # Errors
+    /// Those of the store; `Unsupported` if it cannot count its log.
+    pub async fn lag(&self) -> Result<RelayLag> {
+        lag::measure(&self.0.inner).await
     }
 
     /// How many documents are parked, while this relay holds the lease; else 0.

@@ -8,6 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::lag::since;
 use super::letters::{PARKED, Parked, parked_from_record};
 use super::outgoing::{Outgoing, Step};
 use super::run::{Inner, Request};
@@ -28,6 +29,8 @@ pub(super) struct Leader<'a> {
     /// Confirmed entries since the stored checkpoint, and since when.
     unsaved: usize,
     unsaved_since: Option<Instant>,
+    /// When to measure the lag next; `None` while there is none.
+    pub(super) measure_at: Option<Instant>,
     /// When what is in flight is given up, once shutting down.
     give_up_at: Option<Instant>,
 }
@@ -70,6 +73,7 @@ impl<'a> Leader<'a> {
             confirmed: lease.checkpoint,
             unsaved: 0,
             unsaved_since: None,
+            measure_at: None,
             give_up_at: None,
         }
     }
@@ -82,6 +86,8 @@ impl<'a> Leader<'a> {
 
     async fn follow(&mut self) -> Result<Infallible, Interrupt> {
         let parked = self.load_parked().await?;
+        self.inner.meter.parked(parked.len());
+        self.inner.meter.leading(true);
         self.inner.progress.lead(parked);
         self.following();
         let mut failures = 0;
@@ -144,8 +150,12 @@ impl<'a> Leader<'a> {
     ) -> Result<Outgoing, Interrupt> {
         let mut batch = Outgoing::new(self.inner.buses.len());
         self.take(first, &mut batch).await?;
-        let limit = self.inner.options.batch;
-        while batch.events() < limit && batch.steps() < limit && !batch.ends_idle() {
+        let (limit, bytes) = (self.inner.options.batch, self.inner.options.batch_bytes);
+        while batch.events() < limit
+            && batch.steps() < limit
+            && batch.bytes() < bytes
+            && !batch.ends_idle()
+        {
             match tail.next().now_or_never() {
                 Some(Some(Ok(item))) => self.take(item, &mut batch).await?,
                 // A failure is met again when the log is read on.
@@ -188,6 +198,7 @@ impl<'a> Leader<'a> {
                 let step = Step {
                     version: None,
                     cursor: Some(cursor),
+                    at: None,
                 };
                 batch.add(step, Vec::new());
                 return Ok(());
@@ -216,6 +227,7 @@ impl<'a> Leader<'a> {
         let step = Step {
             version: Some((entry.key, entry.version)),
             cursor: Some(cursor),
+            at: Some(entry.at),
         };
         batch.add(step, events);
         Ok(())
@@ -228,6 +240,9 @@ impl<'a> Leader<'a> {
                 && step.cursor.is_some()
             {
                 self.unsaved += 1;
+                if let Some(at) = step.at {
+                    self.inner.meter.entry(since(self.inner, at));
+                }
                 self.unsaved_since.get_or_insert_with(Instant::now);
                 if !self.inner.progress.holds(document, *version) {
                     self.inner.progress.confirmed(document, *version);
@@ -296,6 +311,7 @@ impl<'a> Leader<'a> {
 
     pub(super) fn retrying(&self, error: Error) {
         tracing::warn!(relay = %self.inner.options.name, %error, "relay tries again");
+        self.inner.meter.retry();
         let error = Arc::new(error);
         self.inner.state.send_replace(RelayState::Retrying(error));
     }
@@ -364,6 +380,7 @@ impl<'a> Leader<'a> {
 
     /// Stores the checkpoint, which prolongs the lease, if either is due.
     pub(super) async fn upkeep(&mut self) -> Result<(), Interrupt> {
+        self.measure_if_due().await;
         let due = Instant::now() >= self.next_upkeep()
             || self.unsaved >= self.inner.options.checkpoint_entries.max(1);
         if due { self.renew().await } else { Ok(()) }

@@ -17,13 +17,19 @@
 //!   other documents go on. Records of both are written under the lease's fence before the checkpoint
 //!   passes. [`release`](RelayHandle::release) publishes what was held back, from the log;
 //!   [`discard`](RelayHandle::discard) does so without the event that failed.
-//! * **Bounded.** Memory holds a batch, the parked documents (at most
+//! * **Observable.** [`state`](RelayHandle::state) says what it does, [`lag`](RelayHandle::lag) how far it is
+//!   behind, and with the feature `metrics` counters, gauges and histograms named `nodestorage_relay_…` say
+//!   both to whatever collects them.
+//! * **Bounded.** Memory holds a batch, bounded in [events](RelayOptions::batch) and
+//!   [bytes](RelayOptions::batch_bytes), the parked documents (at most
 //!   [`max_parked`](RelayOptions::max_parked), beyond which the relay stops and says so), and whoever
 //!   waits in [`Delivery::delivered`].
 //!
 //! Subscribe to a bus in memory before its relay is started: such a bus keeps nothing for later.
 
+mod elsewhere;
 mod handle;
+mod lag;
 mod leader;
 mod letters;
 mod options;
@@ -32,6 +38,7 @@ mod progress;
 mod publish;
 mod run;
 mod state;
+mod telemetry;
 
 use std::sync::Arc;
 
@@ -42,13 +49,16 @@ use uuid::Uuid;
 
 use self::progress::Progress;
 use self::run::{Inner, run};
+use self::telemetry::Meter;
 use crate::bus::EventBus;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(doc)]
 use crate::storage::Delivery;
 use crate::storage::backend::Backend;
 
+pub(crate) use elsewhere::RelayElsewhere;
 pub use handle::RelayHandle;
+pub use lag::RelayLag;
 pub use letters::DeadLetter;
 pub use options::RelayOptions;
 pub use state::RelayState;
@@ -107,6 +117,11 @@ impl Relay {
         if self.buses.is_empty() {
             return Err(invalid("a relay needs a bus to publish to"));
         }
+        self.spawn()
+    }
+
+    /// Without a bus it only answers for the relay that holds the lease.
+    fn spawn(self) -> Result<RelayHandle> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(invalid(
                 "a relay needs a tokio runtime, and there is none here",
@@ -116,6 +131,7 @@ impl Relay {
         let (commands, requests) = mpsc::channel(16);
         let shutdown = CancellationToken::new();
         let inner = Arc::new(Inner {
+            meter: Meter::new(&self.options.name),
             backend: self.backend,
             buses: self.buses,
             options: self.options,

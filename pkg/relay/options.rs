@@ -17,6 +17,11 @@ pub struct RelayOptions {
     pub lease_ttl: Duration,
     /// At most this many events are published in one call. Default 256.
     pub batch: usize,
+    /// A batch also ends with the log entry that brings it to about this many bytes of payload. Default
+    /// 4 MiB: 256 events of a usual size stay far below, while 256 of the largest would be gigabytes. An
+    /// event exists twice while it is published, once as bytes for the wire, and some brokers refuse or
+    /// buffer more than a few megabytes at a time.
+    pub batch_bytes: usize,
     /// The checkpoint is stored after at most this many confirmed log entries. Default 1,000.
     pub checkpoint_entries: usize,
     /// The checkpoint is stored at most this long after a confirmation. Default 200 ms: five small
@@ -40,6 +45,7 @@ impl Default for RelayOptions {
             name: "relay".to_owned(),
             lease_ttl: Duration::from_secs(10),
             batch: 256,
+            batch_bytes: 4 << 20,
             checkpoint_entries: 1_000,
             checkpoint_interval: Duration::from_millis(200),
             attempts: RedeliveryPolicy::new()
@@ -76,6 +82,13 @@ impl RelayOptions {
     #[must_use]
     pub fn with_batch(mut self, events: usize) -> Self {
         self.batch = events;
+        self
+    }
+
+    /// Sets about how many bytes of payload are published in one call.
+    #[must_use]
+    pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
+        self.batch_bytes = bytes;
         self
     }
 
@@ -120,6 +133,7 @@ impl RelayOptions {
             (self.name.is_empty(), "an empty name"),
             (self.lease_ttl.is_zero(), "a lease that ends at once"),
             (self.batch == 0, "batches of no events"),
+            (self.batch_bytes == 0, "batches of no bytes"),
             (self.attempts.attempts == 0, "no attempts"),
         ] {
             if wrong {

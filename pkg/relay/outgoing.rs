@@ -1,3 +1,6 @@
+use bson::DateTime;
+use serde_json::Value;
+
 use crate::document::{DocumentKey, Version};
 use crate::event::Event;
 use crate::storage::backend::Cursor;
@@ -13,6 +16,8 @@ pub(super) struct Outgoing {
     done: Vec<usize>,
     /// How many leading steps were handed out as finished.
     finished: usize,
+    /// About how many bytes of payload the events have.
+    bytes: usize,
 }
 
 /// A log entry, or a place in the log without one.
@@ -21,6 +26,8 @@ pub(super) struct Step {
     pub(super) version: Option<(DocumentKey, Version)>,
     /// The place in the log after it; `None` for entries that are read again out of turn.
     pub(super) cursor: Option<Cursor>,
+    /// When the entry was committed.
+    pub(super) at: Option<DateTime>,
 }
 
 impl Outgoing {
@@ -31,11 +38,16 @@ impl Outgoing {
             steps: Vec::new(),
             done: vec![0; buses],
             finished: 0,
+            bytes: 0,
         }
     }
 
     pub(super) fn add(&mut self, step: Step, events: Vec<Event>) {
         let owner = self.steps.len();
+        self.bytes += events
+            .iter()
+            .map(|event| weight(event.data()))
+            .sum::<usize>();
         self.owners.extend(events.iter().map(|_| owner));
         self.events.extend(events);
         self.steps.push(step);
@@ -43,6 +55,11 @@ impl Outgoing {
 
     pub(super) fn events(&self) -> usize {
         self.events.len()
+    }
+
+    /// About how many bytes of payload there are.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(super) fn steps(&self) -> usize {
@@ -111,6 +128,22 @@ impl Outgoing {
     }
 }
 
+/// About how many bytes a payload has as JSON: near enough for a bound, and much cheaper than writing it.
+fn weight(value: &Value) -> usize {
+    /// Punctuation, and a number or word.
+    const SMALL: usize = 8;
+    SMALL
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(weight).sum(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, value)| name.len() + weight(value))
+                .sum(),
+        }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +153,7 @@ mod tests {
         let step = Step {
             version: Some((key.clone(), version)),
             cursor: None,
+            at: None,
         };
         (step, key, version)
     }
@@ -180,5 +214,19 @@ mod tests {
         assert_eq!(outgoing.take_finished().len(), 2);
         outgoing.advance(1, 1);
         assert_eq!(outgoing.take_finished().len(), 2);
+    }
+
+    #[test]
+    fn the_weight_of_a_payload_is_near_its_size() {
+        let long = "x".repeat(1_000);
+        let value = serde_json::json!({
+            "text": long, "list": [1, 2.5, null, true], "deep": {"a": {"b": "c"}},
+        });
+        let size = value.to_string().len();
+        let weight = weight(&value);
+        assert!(
+            weight > size * 9 / 10 && weight < size * 2,
+            "{weight} for {size}"
+        );
     }
 }

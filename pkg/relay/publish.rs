@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::join_all;
 
@@ -16,11 +17,14 @@ use crate::storage::backend::{CommitFailure, LogEntry, LogRange, RecordWrite, Un
 impl Leader<'_> {
     /// Brings a batch to all buses, parking the documents of events that cannot be published.
     pub(super) async fn deliver(&mut self, mut batch: Outgoing) -> Result<(), Interrupt> {
+        let caught_up = batch.ends_idle();
+        self.note_lag(!caught_up || batch.events() > 0);
         while let Err(letter) = self.push(&mut batch).await? {
             // Recorded before the batch counts as passed, and thus before any checkpoint behind it.
             self.park(&letter).await?;
             batch.hold_back(&letter.document, letter.version);
         }
+        self.note_lag(!caught_up);
         self.upkeep().await
     }
 
@@ -29,12 +33,17 @@ impl Leader<'_> {
     async fn push(&mut self, batch: &mut Outgoing) -> Result<Result<(), DeadLetter>, Interrupt> {
         let inner = self.inner;
         let mut outages = 0;
+        if batch.events() > 0 {
+            inner.meter.batch(batch.events());
+        }
         let mut suspect: Option<(EventId, u32)> = None;
         loop {
             let publishing = inner.buses.iter().enumerate().filter_map(|(bus, handle)| {
                 let rest = batch.rest(bus);
                 (!rest.is_empty()).then_some(async move { (bus, handle.publish(rest).await) })
             });
+            let begin = Instant::now();
+            let confirmed = batch.confirmed();
             let results = self.guarded(join_all(publishing)).await?;
             let mut outage = None;
             let mut poison: Option<(usize, Error)> = None;
@@ -51,6 +60,10 @@ impl Leader<'_> {
                 } else if poison.as_ref().is_none_or(|(first, _)| place < *first) {
                     poison = Some((place, error.into()));
                 }
+            }
+            if batch.events() > 0 {
+                let events = batch.confirmed() - confirmed;
+                inner.meter.published(events, begin.elapsed());
             }
             let finished = batch.take_finished();
             self.passed(finished);
@@ -171,6 +184,10 @@ impl Leader<'_> {
         let records = letter.to_records(self.inner.backend.store_id());
         self.write(records).await?;
         self.inner.progress.park(&letter.document, letter.version);
+        self.inner.meter.dead_letter();
+        self.inner
+            .meter
+            .parked(self.inner.progress.parked_documents());
         Ok(())
     }
 
@@ -276,6 +293,7 @@ impl Leader<'_> {
         self.write(DeadLetter::forget(inner.backend.store_id(), document))
             .await?;
         inner.progress.unpark(document);
+        inner.meter.parked(inner.progress.parked_documents());
         if let Some(last) = last {
             inner.progress.confirmed(document, last);
         }
@@ -298,6 +316,7 @@ impl Leader<'_> {
         let step = Step {
             version: Some((entry.key.clone(), entry.version)),
             cursor: None,
+            at: None,
         };
         batch.add(step, events);
         self.push(&mut batch).await

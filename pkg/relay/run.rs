@@ -11,6 +11,7 @@ use super::letters::{PARKED, parked_from_record, record_key};
 use super::options::RelayOptions;
 use super::progress::{Progress, held_back, some_held_back};
 use super::state::RelayState;
+use super::telemetry::Meter;
 use crate::bus::EventBus;
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +19,7 @@ use crate::storage::backend::{Backend, Lease, LeaseRequest};
 
 /// How often to look how far the relay that holds the lease is, while someone here waits for it: well
 /// below the interval of its checkpoints.
-const ELSEWHERE_POLL: Duration = Duration::from_millis(20);
+pub(super) const ELSEWHERE_POLL: Duration = Duration::from_millis(20);
 
 /// What handles and task of a relay share.
 pub(super) struct Inner {
@@ -27,6 +28,7 @@ pub(super) struct Inner {
     pub(super) options: RelayOptions,
     pub(super) owner: String,
     pub(super) progress: Progress,
+    pub(super) meter: Meter,
     pub(super) state: watch::Sender<RelayState>,
     pub(super) shutdown: CancellationToken,
 }
@@ -62,6 +64,9 @@ impl Drop for Ending<'_> {
 
 /// Lines up for the lease and publishes while holding it; returns why it ended.
 async fn work(inner: &Inner, requests: &mut mpsc::Receiver<Request>) -> Error {
+    if inner.buses.is_empty() {
+        return inner.watch(requests).await;
+    }
     loop {
         let (lease, asked_at) = match inner.wait_for_lease(requests).await {
             Ok(granted) => granted,
@@ -71,6 +76,8 @@ async fn work(inner: &Inner, requests: &mut mpsc::Receiver<Request>) -> Error {
         let interrupt = leader.lead().await;
         leader.step_down(&interrupt).await;
         inner.progress.follow();
+        inner.meter.leading(false);
+        inner.meter.parked(0);
         match interrupt {
             Interrupt::LeaseLost => {
                 tracing::warn!(relay = %inner.options.name, "relay lost its lease");
@@ -137,7 +144,11 @@ impl Inner {
     }
 
     /// Waits, and answers with what another relay has done.
-    async fn stand_by(&self, until: Instant, requests: &mut mpsc::Receiver<Request>) -> Result<()> {
+    pub(super) async fn stand_by(
+        &self,
+        until: Instant,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Result<()> {
         loop {
             let looking = self.progress.has_waiters();
             tokio::select! {
@@ -159,7 +170,7 @@ impl Inner {
     }
 
     /// Answers waiters from the checkpoint and the parked documents of the relay that holds the lease.
-    async fn look_elsewhere(&self) {
+    pub(super) async fn look_elsewhere(&self) {
         let position = match self.backend.read_checkpoint(&self.options.name).await {
             Ok(Some(cursor)) => cursor.position,
             Ok(None) => return,

@@ -61,11 +61,12 @@ impl<T> Change<T> {
         })
     }
 
-    /// Waits until the bus has confirmed the events. Returns at once if there are none. Dropping the
-    /// future gives up waiting and nothing else.
+    /// Waits until the bus has confirmed the events, whether the relay that publishes them runs here or in
+    /// another process. Returns at once if there are none. Dropping the future gives up waiting and
+    /// nothing else.
     ///
     /// # Errors
-    /// `Unsupported` if no bus is connected, `DeadLettered` if the events were given up or wait behind
+    /// `Unsupported` if no bus is connected and no relay publishes the log elsewhere, `DeadLettered` if the events were given up or wait behind
     /// others of the document that were, `Closed` if the storage was closed meanwhile.
     pub async fn delivered(&self) -> Result<()> {
         let Some((entry, position)) = &self.committed else {

@@ -124,7 +124,8 @@ impl Storage {
     /// the call. Cancel-safe.
     ///
     /// # Errors
-    /// `Unsupported` if no bus is connected, `Closed` if the relay stopped.
+    /// `Unsupported` if no bus is connected and no relay publishes the log elsewhere, `Closed` if the relay
+    /// stopped.
     pub async fn flush(&self) -> Result<()> {
         let Some(delivery) = self.inner.delivery() else {
             return Err(Error::new(
@@ -326,7 +327,8 @@ impl Storage {
     }
 
     /// Ends the storage: refuses new calls with `Closed`, waits for commits under way, and closes the
-    /// backend. The bus and its relay are shut down first if the builder connected them.
+    /// backend. The relay is shut down first if the builder connected a bus, and the bus closed if it was
+    /// opened by URL.
     pub async fn close(&self) {
         self.inner.closed.store(true, Ordering::SeqCst);
         self.inner.engine.close().await;

@@ -321,12 +321,14 @@ macro_rules! conformance {
                 core a_takeover_raises_the_fence,
                 core a_lease_that_ran_out_is_a_new_one,
                 core a_checkpoint_prolongs_the_lease,
+                core it_shows_whether_a_lease_is_held,
                 durable a_checkpoint_is_there_after_reopening,
             }
             [backend::log] {
                 core ranges_of_the_log_are_read,
                 core entries_come_back_as_committed,
                 core positions_rise_and_stay,
+                core what_lies_behind_a_position_is_counted,
             }
             [backend::tail] {
                 core the_log_is_followed_from_the_beginning,

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::backend::{
-    Backend, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease, LeaseRequest,
-    Loaded, LogEntry, LogRange, Record, TailFrom, TailItem, Unit,
+    Backend, Backlog, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease,
+    LeaseRequest, Loaded, LogEntry, LogRange, Position, Record, TailFrom, TailItem, Unit,
 };
 use crate::storage::{CollectionSpec, Query};
 
@@ -221,6 +221,18 @@ impl Backend for FaultyBackend {
 
     async fn save_checkpoint(&self, fence: &Fence, cursor: &Cursor, ttl: Duration) -> Result<()> {
         self.leasing()?.save_checkpoint(fence, cursor, ttl).await
+    }
+
+    async fn read_checkpoint(&self, name: &str) -> Result<Option<Cursor>> {
+        self.counted().read_checkpoint(name).await
+    }
+
+    async fn is_leased(&self, name: &str) -> Result<bool> {
+        self.counted().is_leased(name).await
+    }
+
+    async fn backlog(&self, after: Position, limit: u64) -> Result<Backlog> {
+        self.counted().backlog(after, limit).await
     }
 
     async fn release_lease(&self, fence: &Fence) -> Result<()> {

@@ -8,5 +8,8 @@
 #[cfg(not(feature = "testing"))]
 compile_error!("run the tests with --all-features: the conformance suites are behind `testing`");
 
+mod by_url;
 mod memory_bus;
 mod relay;
+#[path = "../support/mod.rs"]
+mod support;

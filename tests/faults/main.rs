@@ -19,6 +19,8 @@ mod check;
 mod cut_connections;
 mod fail_points;
 mod failover;
+mod file_bus;
+mod killed_relays;
 mod killed_workloads;
 mod load;
 mod lost_majority;

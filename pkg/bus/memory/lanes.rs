@@ -1,10 +1,11 @@
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use tokio::time::Instant;
 
+use crate::bus::recent::Recent;
 use crate::document::DocumentKey;
-use crate::event::{Event, EventId};
+use crate::event::Event;
 
 /// How many event ids a group remembers to recognise repetitions: a relay repeats at most what it
 /// published since its last checkpoint, by default some thousand events. About 200 kB per group.
@@ -63,7 +64,7 @@ impl Lanes {
             rests: 0,
             queued: 0,
             capacity,
-            recent: Recent::default(),
+            recent: Recent::new(REMEMBERED_IDS),
         }
     }
 
@@ -153,27 +154,5 @@ impl Lanes {
     /// The attempt was broken off, or its failure could not be recorded; the lane is next again.
     pub(super) fn put_back(&mut self, key: &DocumentKey) {
         self.ready.push_front(key.clone());
-    }
-}
-
-#[derive(Debug, Default)]
-struct Recent {
-    ids: HashSet<EventId>,
-    order: VecDeque<EventId>,
-}
-
-impl Recent {
-    fn contains(&self, id: EventId) -> bool {
-        self.ids.contains(&id)
-    }
-
-    fn remember(&mut self, id: EventId) {
-        if self.order.len() >= REMEMBERED_IDS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-        self.ids.insert(id);
-        self.order.push_back(id);
     }
 }

@@ -1,11 +1,10 @@
 use std::collections::BTreeMap;
 
-use bson::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{EventSerializer, id_from_text, id_type, no_event, time_to_text};
+use super::{EventSerializer, id_from_text, id_type, no_event, time_from_text, time_to_text};
 use crate::document::{DocumentKey, Version};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::{Event, EventParts, Metadata, validate_event_type};
@@ -158,7 +157,7 @@ impl Wire {
             ),
             version: Version::new(self.aggregateversion.get()?),
             index: u32::try_from(self.eventindex.get()?)?,
-            time: DateTime::parse_rfc3339_str(&self.time)?,
+            time: time_from_text(&self.time)?,
             schema: u32::try_from(self.schemaversion.get()?)?,
             data: self.data,
             metadata: Metadata {

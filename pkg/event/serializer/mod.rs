@@ -40,14 +40,28 @@ fn no_event(format: &str, source: impl Into<BoxError>) -> Error {
     .with_source(source)
 }
 
+/// RFC 3339 has the years 0 to 9999; the conversion takes later times for the last of them.
+const TIMES: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+
 fn time_to_text(time: DateTime) -> Result<String> {
-    time.try_to_rfc3339_string().map_err(|e| {
+    let out_of_range = || {
         Error::new(
             ErrorKind::Serialization,
             "the event's time has no RFC 3339 form",
         )
-        .with_source(e)
-    })
+    };
+    if !TIMES.contains(&time.timestamp_millis()) {
+        return Err(out_of_range());
+    }
+    time.try_to_rfc3339_string()
+        .map_err(|e| out_of_range().with_source(e))
+}
+
+/// A time within the years that have an RFC 3339 form, also after the offset is gone.
+fn time_from_text(text: &str) -> std::result::Result<DateTime, BoxError> {
+    let time = DateTime::parse_rfc3339_str(text)?;
+    time_to_text(time)?;
+    Ok(time)
 }
 
 /// The name of an id's type, where the text alone does not tell `"1"` from `1`.
@@ -102,6 +116,7 @@ mod tests {
             json!(null),
             json!("text"),
             json!(i64::MAX),
+            json!([0.1, 1e34 / 7.5, f64::MAX, f64::MIN_POSITIVE, -0.0]),
         ];
         ids.into_iter()
             .zip([Metadata::new(), all].into_iter().cycle())
@@ -133,6 +148,25 @@ mod tests {
                 let bytes = serializer.serialize(&event).unwrap();
                 assert_eq!(serializer.deserialize(&bytes).unwrap(), event);
             }
+        }
+    }
+
+    /// Found by fuzzing: digits beyond a double's, and a time that is in the year 10000 without its offset.
+    #[test]
+    fn what_is_read_can_be_written_and_is_the_same_again() {
+        let serializers: [&dyn EventSerializer; 2] = [&CloudEvents, &PlainJson];
+        for serializer in serializers {
+            let bytes = serializer.serialize(&events()[2]).unwrap();
+            let text = String::from_utf8(bytes).unwrap();
+            let digits = text.replace("\"text\"", "13333333333333333333333333333333333");
+            assert_ne!(digits, text);
+            let event = serializer.deserialize(digits.as_bytes()).unwrap();
+            let again = serializer.serialize(&event).unwrap();
+            assert_eq!(serializer.deserialize(&again).unwrap(), event);
+            let late = text.replace("2023-11-14T22:13:20.123Z", "9999-12-31T23:59:59-23:59");
+            assert_ne!(late, text);
+            let error = serializer.deserialize(late.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Serialization);
         }
     }
 

@@ -1,9 +1,8 @@
-use bson::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{EventSerializer, id_from_text, id_type, no_event, time_to_text};
+use super::{EventSerializer, id_from_text, id_type, no_event, time_from_text, time_to_text};
 use crate::document::{DocumentKey, Version};
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::event::{Event, EventParts, Metadata, validate_event_type};
@@ -81,7 +80,7 @@ impl Wire {
             ),
             version: Version::new(self.version),
             index: self.index,
-            time: DateTime::parse_rfc3339_str(&self.time)?,
+            time: time_from_text(&self.time)?,
             schema: self.schema,
             data: self.data,
             metadata: self.metadata,

@@ -29,7 +29,7 @@ pub use entry::{EntryKind, LogEntry, LoggedData, LoggedEvent, PARTITIONS};
 pub(crate) use entry::{log_id, read_log_id};
 pub use lease::{Lease, LeaseRequest};
 pub use position::Position;
-pub use tail::{Cursor, TailFrom, TailItem};
+pub use tail::{Backlog, Cursor, TailFrom, TailItem};
 pub use unit::{
     CommitFailure, CommitReceipt, Condition, DocumentWrite, Fence, Record, RecordWrite, Unit,
 };
@@ -177,6 +177,31 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(Error::new(
             ErrorKind::Unsupported,
             format!("this backend does not show the checkpoint {name}"),
+        ))
+    }
+
+    /// Whether somebody holds this lease now, on the store's clock; how a process without a relay finds
+    /// out whether there is one.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the backend implements it.
+    async fn is_leased(&self, name: &str) -> Result<bool> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this backend does not show whether the lease {name} is held"),
+        ))
+    }
+
+    /// How many entries of the log lie above a position, counted up to `limit`, and how old they are; for
+    /// people and gauges, so entries that are being committed may be left out.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the backend implements it.
+    async fn backlog(&self, after: Position, limit: u64) -> Result<Backlog> {
+        let _ = (after, limit);
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this backend does not count what its log holds",
         ))
     }
 

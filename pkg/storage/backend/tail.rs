@@ -1,4 +1,4 @@
-use bson::RawDocumentBuf;
+use bson::{DateTime, RawDocumentBuf};
 
 use super::entry::LogEntry;
 use super::position::Position;
@@ -23,6 +23,24 @@ pub struct Cursor {
     pub position: Position,
     /// What the backend needs to continue exactly here; stored as it is.
     pub token: RawDocumentBuf,
+}
+
+/// What of the log lies behind a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Backlog {
+    /// How many entries, counted up to the limit that was asked for.
+    pub entries: u64,
+    /// When the first of them was committed, by the committing client's clock; `None` without entries.
+    pub oldest: Option<DateTime>,
+}
+
+impl Backlog {
+    /// So many entries, the first of them this old.
+    #[must_use]
+    pub fn new(entries: u64, oldest: Option<DateTime>) -> Self {
+        Self { entries, oldest }
+    }
 }
 
 /// One step of following the log.

@@ -126,6 +126,13 @@ pub(super) fn checkpoint(transaction: &ReadTransaction, name: &str) -> Result<Op
     Ok(Stored::find(&leases, name)?.and_then(|lease| lease.checkpoint))
 }
 
+/// Whether somebody holds the lease.
+pub(super) fn is_held(transaction: &ReadTransaction, name: &str, now: DateTime) -> Result<bool> {
+    let leases = transaction.open_table(LEASES).map_err(translate)?;
+    let lease = Stored::find(&leases, name)?;
+    Ok(lease.is_some_and(|lease| !lease.owner.is_empty() && lease.expires > now))
+}
+
 /// Lets the next owner in at once.
 pub(super) fn release(leases: &mut Writing<'_>, fence: &Fence) -> Result<()> {
     match Stored::find(leases, &fence.name)? {

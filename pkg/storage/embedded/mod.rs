@@ -57,8 +57,8 @@ use self::store::Store;
 use self::work::{Done, Work};
 use self::writer::Writer;
 use super::backend::{
-    Backend, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease, LeaseRequest,
-    Loaded, LogEntry, LogRange, Record, TailFrom, TailItem, Unit,
+    Backend, Backlog, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease,
+    LeaseRequest, Loaded, LogEntry, LogRange, Position, Record, TailFrom, TailItem, Unit,
 };
 use super::query::{CollectionSpec, Query};
 use crate::document::DocumentKey;
@@ -230,6 +230,18 @@ impl Backend for EmbeddedBackend {
     async fn read_checkpoint(&self, name: &str) -> Result<Option<Cursor>> {
         self.store
             .read(|transaction| leases::checkpoint(transaction, name))
+    }
+
+    async fn is_leased(&self, name: &str) -> Result<bool> {
+        let now = self.store.clock.now();
+        self.store
+            .read(|transaction| leases::is_held(transaction, name, now))
+    }
+
+    async fn backlog(&self, after: Position, limit: u64) -> Result<Backlog> {
+        let after = after.to_u64();
+        self.read(move |store| store.read(|transaction| read::backlog(transaction, after, limit)))
+            .await
     }
 
     async fn release_lease(&self, fence: &Fence) -> Result<()> {

@@ -11,7 +11,7 @@ use super::seal;
 use super::tables::{DOCUMENTS, Log, RECORDS, Reading, take};
 use crate::document::DocumentKey;
 use crate::error::Result;
-use crate::storage::backend::{Loaded, LogEntry, LogRange, Record};
+use crate::storage::backend::{Backlog, Loaded, LogEntry, LogRange, Record};
 
 /// Loads documents and log heads.
 pub(super) fn load(transaction: &ReadTransaction, keys: &[DocumentKey]) -> Result<Vec<Loaded>> {
@@ -52,6 +52,17 @@ fn with_row<T>(
 /// A document out of a row.
 pub(super) fn owned(bytes: &[u8]) -> Result<RawDocumentBuf> {
     RawDocumentBuf::from_bytes(bytes.to_vec()).map_err(|e| damaged("a document").with_source(e))
+}
+
+/// What the log holds above a position.
+pub(super) fn backlog(transaction: &ReadTransaction, after: u64, limit: u64) -> Result<Backlog> {
+    let log = Log::open(transaction)?;
+    let mut oldest = None;
+    log.follow(after, |position, raw| {
+        oldest = Some(decode(raw, position)?.at);
+        Ok(false)
+    })?;
+    Ok(Backlog::new(log.count(after, limit)?, oldest))
 }
 
 /// Reads a part of a document's log, in as many steps as it has entries and a few more to get there.

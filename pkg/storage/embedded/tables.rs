@@ -185,6 +185,22 @@ impl Log {
         }
         Ok(())
     }
+
+    /// How many entries lie above `after`, counted up to `limit`; none of them is decoded.
+    pub(super) fn count(&self, after: u64, limit: u64) -> Result<u64> {
+        let Some(first) = after.checked_add(1) else {
+            return Ok(0);
+        };
+        let mut entries = 0;
+        for stored in self.0.range(first..).map_err(translate)? {
+            if entries == limit {
+                break;
+            }
+            stored.map_err(translate)?;
+            entries += 1;
+        }
+        Ok(entries)
+    }
 }
 
 fn open_entry(position: u64, stored: &[u8]) -> Result<(Node, &[u8])> {

@@ -103,6 +103,26 @@ pub(super) async fn checkpoint(store: &Store, name: &str) -> Result<Option<Curso
     }
 }
 
+/// Whether somebody holds the lease, on the server's clock.
+pub(super) async fn is_held(store: &Store, name: &str) -> Result<bool> {
+    let command = rawdoc! {
+        "find": LEASES,
+        "filter": {
+            "_id": name,
+            "owner": { "$ne": "" },
+            "$expr": { "$gt": ["$until", "$$NOW"] },
+        },
+        "limit": 1,
+        "projection": { "_id": 1 },
+        "readConcern": store.read_concern(),
+    };
+    let found = store
+        .find(command)
+        .await
+        .map_err(|failure| failure.into_error(format!("reading lease {name}")))?;
+    Ok(!found.is_empty())
+}
+
 pub(super) async fn release(store: &Store, fence: &Fence) -> Result<()> {
     // Without an owner the next one takes over, and raises the fence, even if it has the same name.
     let changes = rawdoc! { "owner": "", "until": DateTime::from_millis(0) };

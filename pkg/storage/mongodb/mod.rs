@@ -50,8 +50,8 @@ use uuid::Uuid;
 
 use self::store::Store;
 use super::backend::{
-    Backend, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease, LeaseRequest,
-    Loaded, LogEntry, LogRange, Record, TailFrom, TailItem, Unit,
+    Backend, Backlog, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease,
+    LeaseRequest, Loaded, LogEntry, LogRange, Position, Record, TailFrom, TailItem, Unit,
 };
 use super::query::{CollectionSpec, Query};
 use crate::document::DocumentKey;
@@ -189,6 +189,16 @@ impl Backend for MongoBackend {
     async fn read_checkpoint(&self, name: &str) -> Result<Option<Cursor>> {
         self.store.check_open()?;
         lease::checkpoint(&self.store, name).await
+    }
+
+    async fn is_leased(&self, name: &str) -> Result<bool> {
+        self.store.check_open()?;
+        lease::is_held(&self.store, name).await
+    }
+
+    async fn backlog(&self, after: Position, limit: u64) -> Result<Backlog> {
+        self.store.check_open()?;
+        log::backlog(&self.store, after, limit).await
     }
 
     async fn release_lease(&self, fence: &Fence) -> Result<()> {

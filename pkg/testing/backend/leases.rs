@@ -172,3 +172,23 @@ pub async fn a_checkpoint_is_there_after_reopening(store: &dyn TestStore) {
     let lease = acquire(backend.as_ref(), "b", LONG).await.unwrap();
     assert_eq!(lease.checkpoint, Some(checkpoint));
 }
+
+/// Whether a lease is held can be seen by everyone: while it lives, not before, not after its end, and not
+/// after it was given up.
+pub async fn it_shows_whether_a_lease_is_held(store: &dyn TestStore) {
+    let backend = opened(store).await;
+    let backend = backend.as_ref();
+    assert!(!backend.is_leased("relay").await.unwrap());
+    let lease = acquire(backend, "a", LONG).await.unwrap();
+    assert!(backend.is_leased("relay").await.unwrap());
+    assert!(!backend.is_leased("relay/2").await.unwrap());
+    backend.release_lease(&lease.fence).await.unwrap();
+    assert!(!backend.is_leased("relay").await.unwrap());
+    acquire(backend, "b", Duration::from_millis(50))
+        .await
+        .unwrap();
+    eventually("it runs out", async || {
+        !backend.is_leased("relay").await.unwrap()
+    })
+    .await;
+}

@@ -160,3 +160,28 @@ pub async fn positions_rise_and_stay(store: &dyn TestStore) {
         "{positions:?}"
     );
 }
+
+/// What lies above a position is counted, up to a limit, with the age of the first entry.
+pub async fn what_lies_behind_a_position_is_counted(store: &dyn TestStore) {
+    let backend = opened(store).await;
+    let backend = backend.as_ref();
+    let nothing = backend.backlog(Position::START, 10).await.unwrap();
+    assert_eq!((nothing.entries, nothing.oldest), (0, None));
+    let mut positions = Vec::new();
+    for id in 0..5 {
+        let receipt = commit(backend, &[creation(id)]).await.unwrap();
+        positions.push(receipt.position);
+    }
+    let all = backend.backlog(Position::START, 10).await.unwrap();
+    assert_eq!(all.entries, 5);
+    let first = backend.read_log(&range(0)).await.unwrap();
+    assert_eq!(all.oldest, Some(first[0].at));
+    for (limit, expected) in [(3, 3), (1, 1), (0, 0)] {
+        let counted = backend.backlog(Position::START, limit).await.unwrap();
+        assert_eq!(counted.entries, expected);
+    }
+    let rest = backend.backlog(positions[2], 10).await.unwrap();
+    assert_eq!(rest.entries, 2);
+    let none = backend.backlog(positions[4], 10).await.unwrap();
+    assert_eq!((none.entries, none.oldest), (0, None));
+}

@@ -18,6 +18,7 @@ mod ending;
 mod failure;
 mod filtering;
 mod groups;
+mod middleware;
 mod support;
 
 use crate::bus::EventBus;
@@ -28,6 +29,7 @@ pub use ending::*;
 pub use failure::*;
 pub use filtering::*;
 pub use groups::*;
+pub use middleware::*;
 pub use support::{Recorder, eventually, sample_event};
 
 /// What became of a case that did not fail.
@@ -98,6 +100,9 @@ macro_rules! bus_conformance {
             a_dead_letter_is_redriven
             a_dead_letter_is_discarded
             a_panic_is_a_handler_error
+            middleware_surrounds_every_attempt
+            a_handler_over_its_time_has_failed
+            dedupe_drops_what_was_handled_before
             each_event_reaches_one_member_of_each_group
             members_of_a_group_ask_for_the_same
             an_aborted_member_hands_over_in_order

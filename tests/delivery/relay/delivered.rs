@@ -2,15 +2,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::{Link, Linked};
+use super::stores::Stores;
 use super::support::*;
 use nodestorage::error::ErrorKind;
 use nodestorage::relay::RelayState;
 use nodestorage::storage::Delivery;
 use nodestorage::storage::backend::Backend;
 
-#[tokio::test]
-async fn a_version_is_delivered_when_the_bus_has_confirmed_it() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn a_version_is_delivered_when_the_bus_has_confirmed_it(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     let relay = start(&store, &bus);
     until_following(&relay).await;
     bus.shut_gate();
@@ -41,9 +41,10 @@ async fn a_version_is_delivered_when_the_bus_has_confirmed_it() {
     assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
-#[tokio::test]
-async fn a_thousand_waiters_each_get_their_answer_and_dropped_ones_leave_nothing() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn a_thousand_waiters_each_get_their_answer_and_dropped_ones_leave_nothing(
+    stores: Stores,
+) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     let relay = start(&store, &bus);
     let mut waiting = tokio::task::JoinSet::new();
     for n in 0..1_000_u64 {
@@ -68,9 +69,8 @@ async fn a_thousand_waiters_each_get_their_answer_and_dropped_ones_leave_nothing
     assert_eq!(bus.published.len(), 1_000);
 }
 
-#[tokio::test]
-async fn waiting_ends_when_the_relay_does() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn waiting_ends_when_the_relay_does(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     bus.set_up(false);
     let relay = start(&store, &bus);
     let position = commit(&store, "a", 1, &["Fine"]).await;
@@ -90,9 +90,8 @@ async fn waiting_ends_when_the_relay_does() {
 }
 
 /// The process that waits has a relay, but another process's relay holds the lease.
-#[tokio::test]
-async fn a_relay_in_another_process_confirms_too() {
-    let (store, bus, idle) = (store(), TestBus::new(), TestBus::new());
+pub(super) async fn a_relay_in_another_process_confirms_too(stores: Stores) {
+    let (store, bus, idle) = (stores.open().await, TestBus::new(), TestBus::new());
     bus.set_poison("Bad", true);
     let publishing = start(&store, &bus);
     until_following(&publishing).await;

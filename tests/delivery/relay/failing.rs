@@ -1,7 +1,7 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::store::{Link, Linked};
+use super::stores::Stores;
 use super::support::*;
 use nodestorage::bus::{EventBus, MemoryBus};
 use nodestorage::error::ErrorKind;
@@ -10,9 +10,10 @@ use nodestorage::storage::Delivery;
 use nodestorage::storage::backend::Backend;
 use nodestorage::testing::bus::eventually;
 
-#[tokio::test]
-async fn while_the_bus_is_down_commits_go_on_and_the_backlog_drains_afterwards() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn while_the_bus_is_down_commits_go_on_and_the_backlog_drains_afterwards(
+    stores: Stores,
+) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     bus.set_up(false);
     let relay = start(&store, &bus);
     let last = commit_many(&store, 5, 1..=30).await;
@@ -33,9 +34,8 @@ async fn while_the_bus_is_down_commits_go_on_and_the_backlog_drains_afterwards()
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_store_that_goes_away_and_comes_back_loses_nothing() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn a_store_that_goes_away_and_comes_back_loses_nothing(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     let link = Linked::new(&store);
     let shared: Arc<dyn Backend> = link.clone();
     let relay = start(&shared, &bus);
@@ -63,9 +63,10 @@ async fn a_store_that_goes_away_and_comes_back_loses_nothing() {
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_bus_that_is_down_delays_the_others_but_nobody_misses_anything() {
-    let (store, well, ill) = (store(), TestBus::new(), TestBus::new());
+pub(super) async fn a_bus_that_is_down_delays_the_others_but_nobody_misses_anything(
+    stores: Stores,
+) {
+    let (store, well, ill) = (stores.open().await, TestBus::new(), TestBus::new());
     ill.set_up(false);
     let relay = Relay::new(Arc::clone(&store))
         .with_bus(Arc::clone(&well) as Arc<dyn EventBus>)
@@ -86,9 +87,10 @@ async fn a_bus_that_is_down_delays_the_others_but_nobody_misses_anything() {
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_poison_event_holds_back_its_document_only_until_it_is_released() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn a_poison_event_holds_back_its_document_only_until_it_is_released(
+    stores: Stores,
+) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     bus.set_poison("Bad", true);
     let relay = start(&store, &bus);
     commit(&store, "a", 1, &["Fine", "Bad", "Fine"]).await;
@@ -138,9 +140,8 @@ async fn a_poison_event_holds_back_its_document_only_until_it_is_released() {
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn discarding_gives_up_the_failed_event_alone() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn discarding_gives_up_the_failed_event_alone(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     bus.set_poison("Bad", true);
     bus.set_poison("Worse", true);
     let relay = start(&store, &bus);
@@ -173,108 +174,8 @@ async fn discarding_gives_up_the_failed_event_alone() {
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn parked_documents_survive_a_takeover() {
-    let (store, bus) = (store(), TestBus::new());
-    bus.set_poison("Bad", true);
-    let link = Linked::new(&store);
-    let shared: Arc<dyn Backend> = link.clone();
-    // No checkpoint: the next relay meets the poison again, and must not publish what is behind it.
-    let never = options().with_checkpoints(usize::MAX, Duration::from_secs(3_600));
-    let relay = start_with(&shared, &bus, never);
-    commit(&store, "a", 1, &["Fine"]).await;
-    commit(&store, "a", 2, &["Bad"]).await;
-    commit(&store, "a", 3, &["Fine"]).await;
-    eventually("the document is parked", || async {
-        relay.parked_documents() == 1
-    })
-    .await;
-    link.set(Link::Cut);
-    relay.shutdown().await;
-
-    bus.set_poison("Bad", false);
-    let relay = start(&store, &bus);
-    let last = commit(&store, "a", 4, &["Fine"]).await;
-    let other = commit(&store, "b", 1, &["Fine"]).await;
-    relay.delivered(&key("b"), 1.into(), other).await.unwrap();
-    let error = relay
-        .delivered(&key("a"), 4.into(), last)
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::DeadLettered);
-    assert!(
-        bus.names()
-            .iter()
-            .all(|name| name == "Fine a@1.0" || name == "Fine b@1.0")
-    );
-    let seen = bus.published.len();
-    relay.release(&key("a")).await.unwrap();
-    assert_eq!(
-        bus.names()[seen..],
-        ["Bad a@2.0", "Fine a@3.0", "Fine a@4.0"]
-    );
-    relay.shutdown().await;
-}
-
-#[tokio::test]
-async fn too_many_parked_documents_stop_the_relay_until_there_is_room() {
-    let (store, bus) = (store(), TestBus::new());
-    bus.set_poison("Bad", true);
-    let relay = start_with(&store, &bus, options().with_max_parked(2));
-    for id in ["a", "b", "c"] {
-        commit(&store, id, 1, &["Bad"]).await;
-    }
-    let last = commit(&store, "d", 1, &["Fine"]).await;
-    until(&relay, "stopped", |state| {
-        matches!(state, RelayState::Stopped(error) if error.kind() == ErrorKind::DeadLettered)
-    })
-    .await;
-    assert!(bus.published.is_empty());
-    let error = relay
-        .delivered(&key("d"), 1.into(), last)
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Closed);
-    let error = relay.flush(last).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Closed);
-
-    relay.discard(&key("a")).await.unwrap();
-    bus.published.wait_for(1).await;
-    assert_eq!(bus.names(), ["Fine d@1.0"]);
-    until_following(&relay).await;
-    assert_eq!(relay.parked_documents(), 2);
-    relay.shutdown().await;
-}
-
-/// A new leader reads them page by page.
-#[tokio::test]
-async fn many_parked_documents_are_all_loaded() {
-    // More than one page.
-    const DOCUMENTS: usize = 1_050;
-    let (store, bus) = (store(), TestBus::new());
-    bus.set_poison("Bad", true);
-    let quick = options().with_attempts(nodestorage::bus::RedeliveryPolicy::new().with_attempts(1));
-    let relay = start_with(&store, &bus, quick.clone());
-    for n in 0..DOCUMENTS {
-        commit(&store, &format!("u{n}"), 1, &["Bad"]).await;
-    }
-    eventually("all are parked", || async {
-        relay.parked_documents() == DOCUMENTS
-    })
-    .await;
-    relay.shutdown().await;
-    let relay = start_with(&store, &bus, quick);
-    until_following(&relay).await;
-    assert_eq!(relay.parked_documents(), DOCUMENTS);
-    bus.set_poison("Bad", false);
-    assert_eq!(relay.release_all().await.unwrap(), DOCUMENTS);
-    assert_eq!(bus.published.len(), DOCUMENTS);
-    relay.shutdown().await;
-}
-
-#[tokio::test]
-async fn a_closed_bus_or_store_stops_the_relay() {
-    let (store, bus) = (store(), MemoryBus::new());
+pub(super) async fn a_closed_bus_or_store_stops_the_relay(stores: Stores) {
+    let (store, bus) = (stores.open().await, MemoryBus::new());
     let relay = Relay::new(Arc::clone(&store))
         .with_bus(Arc::new(bus.clone()))
         .with_options(options())
@@ -309,9 +210,8 @@ async fn a_closed_bus_or_store_stops_the_relay() {
 
 /// One bus is away while the other one refuses an event: what is before the event in its document
 /// reaches both before anything is parked.
-#[tokio::test]
-async fn nothing_is_parked_before_every_bus_has_what_came_earlier() {
-    let (store, away, strict) = (store(), TestBus::new(), TestBus::new());
+pub(super) async fn nothing_is_parked_before_every_bus_has_what_came_earlier(stores: Stores) {
+    let (store, away, strict) = (stores.open().await, TestBus::new(), TestBus::new());
     away.set_up(false);
     strict.set_poison("Bad", true);
     commit(&store, "a", 1, &["Fine"]).await;
@@ -337,9 +237,8 @@ async fn nothing_is_parked_before_every_bus_has_what_came_earlier() {
 }
 
 /// An entry whose events cannot be rendered is set aside like an event that cannot be published.
-#[tokio::test]
-async fn an_unreadable_entry_parks_its_document() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn an_unreadable_entry_parks_its_document(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     commit(&store, "a", 1, &["Fine"]).await;
     commit_unreadable(&store, "a", 2).await;
     commit(&store, "a", 3, &["Fine"]).await;

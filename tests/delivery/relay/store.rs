@@ -117,6 +117,14 @@ impl Backend for Linked {
         self.reach().await?.read_checkpoint(name).await
     }
 
+    async fn is_leased(&self, name: &str) -> Result<bool> {
+        self.reach().await?.is_leased(name).await
+    }
+
+    async fn backlog(&self, after: Position, limit: u64) -> Result<Backlog> {
+        self.reach().await?.backlog(after, limit).await
+    }
+
     async fn release_lease(&self, fence: &Fence) -> Result<()> {
         self.reach().await?.release_lease(fence).await
     }

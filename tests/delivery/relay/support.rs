@@ -20,15 +20,10 @@ use nodestorage::relay::{Relay, RelayHandle, RelayOptions, RelayState};
 use nodestorage::storage::backend::{
     Backend, EntryKind, LogEntry, LoggedData, LoggedEvent, Position, Unit,
 };
-use nodestorage::storage::embedded::EmbeddedBackend;
 use nodestorage::testing::bus::Recorder;
 
 /// Long enough for renewals on a busy machine, short enough for tests.
 pub(super) const TTL: Duration = Duration::from_millis(600);
-
-pub(super) fn store() -> Arc<dyn Backend> {
-    Arc::new(EmbeddedBackend::in_memory().unwrap())
-}
 
 pub(super) fn options() -> RelayOptions {
     RelayOptions::new()
@@ -121,6 +116,27 @@ async fn write(store: &Arc<dyn Backend>, entry: LogEntry) -> Position {
     store.commit(&[unit], deadline).await.unwrap().position
 }
 
+/// The first version of so many documents, in a few commits.
+pub(super) async fn commit_each(store: &Arc<dyn Backend>, documents: usize, event_type: &str) {
+    let units: Vec<_> = (0..documents)
+        .map(|n| Unit {
+            entries: vec![entry(store, &format!("u{n}"), 1, &[event_type])],
+            ..Unit::default()
+        })
+        .collect();
+    for units in units.chunks(1_000) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        store.commit(units, deadline).await.unwrap();
+    }
+}
+
+/// One event whose payload has about so many bytes.
+pub(super) async fn commit_large(store: &Arc<dyn Backend>, id: &str, version: u64, bytes: usize) {
+    let mut entry = entry(store, id, version, &["Large"]);
+    entry.events[0].data = LoggedData::Json(json!({ "text": "x".repeat(bytes) }));
+    write(store, entry).await;
+}
+
 /// One event per version for each document, versions outside.
 pub(super) async fn commit_many(
     store: &Arc<dyn Backend>,
@@ -187,6 +203,8 @@ pub(super) fn assert_complete(events: &[Event], documents: u64, versions: u64) {
 pub(super) struct TestBus {
     pub(super) published: Recorder,
     pub(super) calls: AtomicUsize,
+    /// How many events each call came with.
+    pub(super) batches: Mutex<Vec<usize>>,
     up: watch::Sender<bool>,
     poison: Mutex<HashSet<String>>,
     gate: Semaphore,
@@ -200,6 +218,7 @@ impl TestBus {
         Arc::new(Self {
             published: Recorder::new(),
             calls: AtomicUsize::new(0),
+            batches: Mutex::default(),
             up: watch::Sender::new(true),
             poison: Mutex::default(),
             gate: Semaphore::new(OPEN),
@@ -246,6 +265,7 @@ impl EventBus for TestBus {
 
     async fn publish(&self, events: &[Event]) -> Result<(), PublishError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        self.batches.lock().unwrap().push(events.len());
         let _open = self.gate.acquire().await.unwrap();
         for (confirmed, event) in events.iter().enumerate() {
             if !*self.up.borrow() {

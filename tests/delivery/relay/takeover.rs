@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::store::{Link, Linked};
+use super::stores::Stores;
 use super::support::*;
 use nodestorage::bus::{EventBusExt, MemoryBus, Subscription};
 use nodestorage::error::ErrorKind;
@@ -11,9 +12,8 @@ use nodestorage::storage::Delivery;
 use nodestorage::storage::backend::Backend;
 use nodestorage::testing::bus::Recorder;
 
-#[tokio::test]
-async fn everything_is_published_in_order_and_a_restart_repeats_nothing() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn everything_is_published_in_order_and_a_restart_repeats_nothing(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     commit_many(&store, 3, 1..=20).await;
     let relay = start(&store, &bus);
     let last = commit_many(&store, 3, 21..=40).await;
@@ -33,9 +33,8 @@ async fn everything_is_published_in_order_and_a_restart_repeats_nothing() {
     assert_complete(&bus.published.events(), 3, 50);
 }
 
-#[tokio::test]
-async fn a_memory_bus_subscriber_gets_every_event() {
-    let (store, bus) = (store(), MemoryBus::new());
+pub(super) async fn a_memory_bus_subscriber_gets_every_event(stores: Stores) {
+    let (store, bus) = (stores.open().await, MemoryBus::new());
     let seen = Recorder::new();
     let recorder = seen.clone();
     bus.subscribe(Subscription::to_all().with_queue(7), move |event: Event| {
@@ -58,10 +57,9 @@ async fn a_memory_bus_subscriber_gets_every_event() {
 }
 
 /// What was committed just before the end is still published.
-#[tokio::test]
-async fn shutting_down_publishes_what_the_log_holds() {
+pub(super) async fn shutting_down_publishes_what_the_log_holds(stores: Stores) {
     for _ in 0..20 {
-        let (store, bus) = (store(), TestBus::new());
+        let (store, bus) = (stores.open().await, TestBus::new());
         let relay = start(&store, &bus);
         until_following(&relay).await;
         commit_many(&store, 10, 1..=3).await;
@@ -71,9 +69,10 @@ async fn shutting_down_publishes_what_the_log_holds() {
 }
 
 /// The relay dies when everything is published and nothing of it is in the checkpoint.
-#[tokio::test]
-async fn a_crash_between_publish_and_checkpoint_repeats_and_loses_nothing() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn a_crash_between_publish_and_checkpoint_repeats_and_loses_nothing(
+    stores: Stores,
+) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     let link = Linked::new(&store);
     let shared: Arc<dyn Backend> = link.clone();
     let never = options().with_checkpoints(usize::MAX, Duration::from_secs(3_600));
@@ -98,9 +97,10 @@ async fn a_crash_between_publish_and_checkpoint_repeats_and_loses_nothing() {
     assert_eq!(ids.len(), 48, "repetitions have the same ids");
 }
 
-#[tokio::test]
-async fn of_two_relays_one_publishes_and_the_other_takes_over_from_a_dead_one() {
-    let store = store();
+pub(super) async fn of_two_relays_one_publishes_and_the_other_takes_over_from_a_dead_one(
+    stores: Stores,
+) {
+    let store = stores.open().await;
     let link = Linked::new(&store);
     let (first, second) = (TestBus::new(), TestBus::new());
     let shared: Arc<dyn Backend> = link.clone();
@@ -146,9 +146,8 @@ async fn of_two_relays_one_publishes_and_the_other_takes_over_from_a_dead_one() 
 
 /// The owner is paused in the middle of its work, and wakes when another relay has long taken over. What
 /// it had in flight may be repeated, its checkpoint is refused, and it publishes nothing more.
-#[tokio::test]
-async fn a_paused_owner_that_wakes_after_a_takeover_steps_back() {
-    let store = store();
+pub(super) async fn a_paused_owner_that_wakes_after_a_takeover_steps_back(stores: Stores) {
+    let store = stores.open().await;
     let link = Linked::new(&store);
     let (first, second) = (TestBus::new(), TestBus::new());
     let shared: Arc<dyn Backend> = link.clone();
@@ -186,9 +185,8 @@ async fn a_paused_owner_that_wakes_after_a_takeover_steps_back() {
 }
 
 /// A publish that takes longer than the lease does not cost the lease.
-#[tokio::test]
-async fn a_slow_bus_keeps_the_lease() {
-    let (store, bus, idle) = (store(), TestBus::new(), TestBus::new());
+pub(super) async fn a_slow_bus_keeps_the_lease(stores: Stores) {
+    let (store, bus, idle) = (stores.open().await, TestBus::new(), TestBus::new());
     let relay = start(&store, &bus);
     until_following(&relay).await;
     let standby = start(&store, &idle);
@@ -206,9 +204,8 @@ async fn a_slow_bus_keeps_the_lease() {
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_bus_that_never_answers_holds_up_the_end_until_the_deadline() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn a_bus_that_never_answers_holds_up_the_end_until_the_deadline(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     let relay = start(&store, &bus);
     until_following(&relay).await;
     bus.shut_gate();
@@ -230,9 +227,8 @@ async fn a_bus_that_never_answers_holds_up_the_end_until_the_deadline() {
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn dropping_the_last_handle_ends_the_relay() {
-    let (store, bus) = (store(), TestBus::new());
+pub(super) async fn dropping_the_last_handle_ends_the_relay(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
     let relay = start(&store, &bus);
     until_following(&relay).await;
     let mut state = relay.state_changes();
@@ -248,11 +244,13 @@ async fn dropping_the_last_handle_ends_the_relay() {
     relay.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_relay_that_makes_no_sense_is_refused() {
+pub(super) async fn a_relay_that_makes_no_sense_is_refused(stores: Stores) {
     let kind = |relay: Relay| relay.start().map(drop).unwrap_err().kind();
-    assert_eq!(kind(Relay::new(store())), ErrorKind::InvalidConfig);
-    let relay = Relay::new(store()).with_bus(Arc::new(MemoryBus::new()));
+    assert_eq!(
+        kind(Relay::new(stores.open().await)),
+        ErrorKind::InvalidConfig
+    );
+    let relay = Relay::new(stores.open().await).with_bus(Arc::new(MemoryBus::new()));
     let relay = relay.with_options(options().with_lease_ttl(Duration::ZERO));
     assert_eq!(kind(relay), ErrorKind::InvalidConfig);
 }

@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod events;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -65,6 +67,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/guarantees.md",
         "docs/development.md",
         "docs/benchmarks.md",
+        "docs/events.md",
     ] {
         let folder = Path::new(document).parent().unwrap();
         for link in read(document).split("](").skip(1) {

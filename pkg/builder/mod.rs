@@ -1,18 +1,21 @@
 //! The composition root: puts backend, mappers, bus and relay together.
 
-use std::any::Any;
+mod connection;
+mod url;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::bus::EventBus;
+use self::connection::Connection;
+use crate::bus::{EventBus, EventHandler, Subscription};
 use crate::clock::{Clock, SystemClock};
 use crate::document::validate_collection_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{DefaultEventMapper, EventMapper};
-use crate::relay::{Relay, RelayHandle, RelayOptions};
+use crate::relay::{Relay, RelayElsewhere, RelayOptions};
 use crate::storage::backend::Backend;
-use crate::storage::{CollectionSpec, CommitOptions, Parts, RetryPolicy, Storage};
+use crate::storage::{CollectionSpec, CommitOptions, Delivery, Parts, RetryPolicy, Storage};
 
 /// Puts a [`Storage`] together; made by [`Storage::builder`].
 ///
@@ -42,8 +45,15 @@ pub struct StorageBuilder {
     retry: RetryPolicy,
     commits: CommitOptions,
     clock: Arc<dyn Clock>,
-    buses: Vec<Arc<dyn EventBus>>,
+    buses: Vec<BusSource>,
+    subscriptions: Vec<(Subscription, Arc<dyn EventHandler>)>,
     relay: RelayOptions,
+}
+
+enum BusSource {
+    /// Opened with the storage, and closed with it.
+    Url(String),
+    Bus(Arc<dyn EventBus>),
 }
 
 enum Source {
@@ -64,15 +74,9 @@ impl Storage {
             commits: CommitOptions::default(),
             clock: Arc::new(SystemClock),
             buses: Vec::new(),
+            subscriptions: Vec::new(),
             relay: RelayOptions::default(),
         }
-    }
-
-    /// The relay that publishes to the bus, if the builder connected one: its state, its dead letters.
-    #[must_use]
-    pub fn relay(&self) -> Option<&RelayHandle> {
-        let delivery: &dyn Any = self.delivery()?.as_ref();
-        delivery.downcast_ref()
     }
 }
 
@@ -139,17 +143,56 @@ impl StorageBuilder {
         self
     }
 
+    /// Publishes the log to a bus that is opened by URL: `memory:`, `redis://…` or `rediss://…` (feature
+    /// `redis`), `nats://…` or `tls://…` (feature `nats`), with the default options of each. The storage owns
+    /// it: [`Storage::bus`] shows it, and [`Storage::close`] closes it after its relay.
+    ///
+    /// A bus in memory keeps nothing for later, and the relay begins with whatever earlier runs have left
+    /// unpublished. So subscribe with [`subscribe`](Self::subscribe), which misses nothing;
+    /// what subscribes to [`Storage::bus`] gets what is published from then on.
+    ///
+    /// ```
+    /// # #[cfg(feature = "embedded")]
+    /// # async fn example() -> nodestorage::Result<()> {
+    /// use nodestorage::bus::Subscription;
+    /// use nodestorage::{Event, Storage};
+    ///
+    /// let storage = Storage::builder()
+    ///     .url("embedded:users.redb")
+    ///     .bus_url("memory:")
+    ///     .subscribe(Subscription::to("UsersCreated"), |event: Event| async move {
+    ///         println!("welcome, {}", event.aggregate_id());
+    ///     })
+    ///     .open()
+    ///     .await?;
+    /// # storage.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn bus_url(mut self, url: impl Into<String>) -> Self {
+        self.buses.push(BusSource::Url(url.into()));
+        self
+    }
+
+    /// Adds a subscription to the bus, the first one if several are connected, before the relay publishes
+    /// anything. It ends with the bus; [`Storage::subscriptions`] has its handle.
+    pub fn subscribe(mut self, subscription: Subscription, handler: impl EventHandler) -> Self {
+        self.subscriptions.push((subscription, Arc::new(handler)));
+        self
+    }
+
     /// Publishes the log to a bus, through a relay that ends with [`Storage::close`]. Several buses may be
     /// connected. The bus itself stays the caller's to close.
     ///
-    /// Subscribe before opening: a bus in memory keeps nothing for later.
+    /// Subscribe before opening, or with [`subscribe`](Self::subscribe): a bus in memory keeps nothing for
+    /// later.
     pub fn bus(self, bus: impl EventBus) -> Self {
         self.shared_bus(Arc::new(bus))
     }
 
     /// As [`bus`](Self::bus), shared.
     pub fn shared_bus(mut self, bus: Arc<dyn EventBus>) -> Self {
-        self.buses.push(bus);
+        self.buses.push(BusSource::Bus(bus));
         self
     }
 
@@ -162,9 +205,10 @@ impl StorageBuilder {
     /// Opens the storage, and the declared collections with their indexes.
     ///
     /// # Errors
-    /// `InvalidConfig` for an URL that is none, a missing feature, or an index that is not as declared;
-    /// `Unavailable` if the database does not answer within its connect timeout; `Unsupported` for a
-    /// deployment that cannot serve; `InUse` if another process holds an embedded store.
+    /// `InvalidConfig` for an URL that is none, a missing feature, an index that is not as declared, or a
+    /// subscription without a bus; `Unavailable` if the database or the bus does not answer within its
+    /// connect timeout; `Unsupported` for a deployment that cannot serve, and for what a subscription asks
+    /// for and the bus cannot do; `InUse` if another process holds an embedded store.
     pub async fn open(self) -> Result<Storage> {
         validate_version_field(&self.version_field)?;
         for spec in &self.specs {
@@ -173,7 +217,7 @@ impl StorageBuilder {
         }
         let backend = match self.source {
             Some(Source::Backend(backend)) => backend,
-            Some(Source::Url(url)) => open_url(&url).await?,
+            Some(Source::Url(url)) => url::open_backend(&url).await?,
             None => {
                 return Err(Error::new(
                     ErrorKind::InvalidConfig,
@@ -184,14 +228,17 @@ impl StorageBuilder {
         for spec in &self.specs {
             backend.open_collection(spec).await?;
         }
-        let relay = if self.buses.is_empty() {
-            None
-        } else {
-            let mut relay = Relay::new(Arc::clone(&backend)).with_options(self.relay);
-            for bus in self.buses {
-                relay = relay.with_bus(bus);
+        let delivery: Arc<dyn Delivery> = if self.buses.is_empty() {
+            if !self.subscriptions.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::InvalidConfig,
+                    "a subscription needs a bus, and none was given to the builder",
+                ));
             }
-            Some(relay.start()?)
+            Arc::new(RelayElsewhere::new(Arc::clone(&backend), self.relay))
+        } else {
+            let relay = Relay::new(Arc::clone(&backend)).with_options(self.relay);
+            Arc::new(Connection::open(relay, self.buses, self.subscriptions).await?)
         };
         let specs = self.specs.into_iter();
         let storage = Storage::from_parts(Parts {
@@ -204,9 +251,7 @@ impl StorageBuilder {
             commits: self.commits,
             clock: self.clock,
         });
-        if let Some(relay) = relay {
-            storage.set_delivery(Arc::new(relay));
-        }
+        storage.set_delivery(delivery);
         Ok(storage)
     }
 }
@@ -230,38 +275,4 @@ fn validate_version_field(name: &str) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-async fn open_url(url: &str) -> Result<Arc<dyn Backend>> {
-    let scheme = url.split(':').next().unwrap_or_default();
-    match scheme {
-        #[cfg(feature = "embedded")]
-        "embedded" => {
-            use crate::storage::embedded::{EmbeddedBackend, EmbeddedOptions};
-            let backend = match &url["embedded:".len()..] {
-                ":memory:" => EmbeddedBackend::in_memory()?,
-                "" => {
-                    return Err(Error::new(
-                        ErrorKind::InvalidConfig,
-                        "the URL embedded: needs a path or :memory:",
-                    ));
-                }
-                path => EmbeddedBackend::open(path, EmbeddedOptions::default())?,
-            };
-            Ok(Arc::new(backend))
-        }
-        #[cfg(feature = "mongodb")]
-        "mongodb" | "mongodb+srv" => {
-            use crate::storage::mongodb::{MongoBackend, MongoOptions};
-            Ok(Arc::new(
-                MongoBackend::connect(url, MongoOptions::default()).await?,
-            ))
-        }
-        // What stands before the first colon of an arbitrary text may be anything, a password too.
-        _ => Err(Error::new(
-            ErrorKind::InvalidConfig,
-            "the storage URL begins with no scheme this build knows: embedded:, embedded::memory: or \
-             mongodb:// (feature mongodb)",
-        )),
-    }
 }
