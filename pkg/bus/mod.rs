@@ -38,6 +38,9 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(any(feature = "redis", feature = "nats"))]
+#[expect(dead_code, reason = "nothing implements it yet")]
+mod broker;
 mod dead_letter;
 mod filter;
 mod handle;
