@@ -41,6 +41,8 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(any(feature = "redis", feature = "nats"))]
+mod broker;
 mod dead_letter;
 mod filter;
 mod handle;
@@ -48,11 +50,13 @@ mod handler;
 pub mod memory;
 pub mod middleware;
 mod publish_error;
-mod recent;
 mod redelivery;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(test)]
 mod samples;
 mod subscription;
+mod work;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -63,7 +67,9 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::event::Event;
 
-pub use dead_letter::DeadLetter;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisBus;
+pub use dead_letter::{DeadLetter, LetterContent};
 pub use filter::{EventTypes, Filter};
 pub use handle::{SubscriptionControl, SubscriptionHandle, SubscriptionState};
 pub use handler::{EventHandler, HandlerOutcome};
@@ -75,9 +81,14 @@ pub use subscription::{StartFrom, Subscription};
 
 /// What a bus can and cannot do. A conformance case that needs a missing ability is reported as not
 /// applicable, never as passed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCapabilities {
+    /// Subscriptions may share events in a [group](Subscription::with_group).
+    pub groups: bool,
+    /// A subscription with one worker handles all its events in the order they were published, not
+    /// only those about the same document.
+    pub total_order: bool,
     /// Confirmed events survive the end of this process.
     pub durable: bool,
     /// Subscribers in other processes receive the events.
@@ -91,6 +102,22 @@ pub struct BusCapabilities {
     /// The largest event in its form on the wire, in bytes; `None` without a bound. A larger one is
     /// poison.
     pub max_event_bytes: Option<usize>,
+}
+
+impl Default for BusCapabilities {
+    /// Groups, and nothing else.
+    fn default() -> Self {
+        Self {
+            groups: true,
+            total_order: false,
+            durable: false,
+            across_processes: false,
+            durable_groups: false,
+            from_beginning: false,
+            deduplicates: false,
+            max_event_bytes: None,
+        }
+    }
 }
 
 /// Carries events from publishers to subscribers. See the [module](self) for what every bus promises.

@@ -79,7 +79,7 @@ impl<'a> Codec<'a> {
 
     /// As [`with_version`](Self::with_version), of a document that need not be kept: where it has its id in
     /// front and a version as it is written here, only that number changes.
-    pub(super) fn into_version(
+    pub(super) fn at_version(
         &self,
         stored: RawDocumentBuf,
         version: Version,

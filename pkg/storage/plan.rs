@@ -102,7 +102,7 @@ impl Planned {
         let key = codec.key;
         let after = match after {
             Some(after) => {
-                let after = codec.into_version(after, base.next)?;
+                let after = codec.at_version(after, base.next)?;
                 check_size(
                     key,
                     "document",

@@ -13,7 +13,6 @@
 //! 4,096 is not accepted again.
 
 mod group;
-mod lanes;
 mod member;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -106,6 +105,22 @@ impl MemoryBus {
     }
 }
 
+#[cfg(any(feature = "redis", feature = "nats"))]
+impl MemoryBus {
+    /// Puts bytes that are no event into the dead letters of every subscription that has room for them.
+    pub(in crate::bus) fn refuse(&self, payload: &Arc<[u8]>, error: &Error) {
+        let groups = self.0.registry().groups.clone();
+        let letter = super::DeadLetter::foreign(
+            Uuid::new_v4().into(),
+            Arc::clone(payload),
+            super::work::with_causes(error),
+        );
+        for group in groups {
+            group.refuse(letter.clone());
+        }
+    }
+}
+
 impl Shared {
     /// No code of others runs under this lock, so a poisoned one means nothing.
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -133,6 +148,7 @@ impl Drop for Shared {
 impl EventBus for MemoryBus {
     fn capabilities(&self) -> BusCapabilities {
         BusCapabilities {
+            total_order: true,
             deduplicates: true,
             ..BusCapabilities::default()
         }
@@ -204,9 +220,9 @@ impl EventBus for MemoryBus {
         }
         let workers = subscription.workers;
         let start = |group: Arc<Group>| {
-            let kill = self.0.kill.child_token();
             let handler = Arc::clone(&handler);
-            Member::start(group, handler, workers, kill, self.0.options.drain_timeout)
+            let (kill, drain_timeout) = (&self.0.kill, self.0.options.drain_timeout);
+            Member::start(group, handler, workers, kill, drain_timeout)
         };
         let member = if let Some(member) = existing.and_then(start) {
             member

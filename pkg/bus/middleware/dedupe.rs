@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::{Middleware, Next};
-use crate::bus::recent::Recent;
+use crate::bus::work::Recent;
 use crate::error::BoxError;
 use crate::event::Event;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::support::{assert_same_order, in_collection, interleaved, must, publish};
+use super::support::{assert_same_order, grouped, in_collection, interleaved, must, publish};
 use super::{Harness, Recorder, Verdict, sample_event};
 use crate::bus::{EventBusExt, StartFrom, Subscription};
 use crate::error::ErrorKind;
@@ -18,7 +18,8 @@ pub async fn publishing_without_a_subscriber_succeeds(harness: impl Harness) -> 
     Verdict::Passed
 }
 
-/// With one worker the whole batch arrives in the order it was published, over all documents.
+/// With one worker the whole batch arrives in the order it was published: over all documents where the
+/// bus promises that, for each of them in any case.
 pub async fn a_batch_arrives_in_order(harness: impl Harness) -> Verdict {
     let bus = harness().await;
     let seen = Recorder::new();
@@ -30,12 +31,12 @@ pub async fn a_batch_arrives_in_order(harness: impl Harness) -> Verdict {
         })
         .await,
     );
-    let events: Vec<_> = (0..200)
-        .map(|n| sample_event("UserCreated", &format!("u{n}"), 1))
-        .collect();
+    let events = interleaved(40, 5);
     must(bus.publish(&events).await);
-    seen.wait_for(events.len()).await;
-    assert_eq!(seen.events(), events);
+    seen.wait_for_exactly(&events).await;
+    if bus.capabilities().total_order {
+        assert_eq!(seen.events(), events);
+    }
     Verdict::Passed
 }
 
@@ -119,8 +120,10 @@ pub async fn metadata_and_payloads_arrive_unchanged(harness: impl Harness) -> Ve
         })
         .collect();
     must(bus.publish(&events).await);
-    seen.wait_for(events.len()).await;
-    assert_eq!(seen.events(), events);
+    seen.wait_for_exactly(&events).await;
+    for event in seen.events() {
+        assert!(events.contains(&event), "{} has changed", event.document());
+    }
     Verdict::Passed
 }
 
@@ -168,7 +171,7 @@ pub async fn an_event_id_published_twice_reaches_a_group_once(harness: impl Harn
     }
     let seen = Recorder::new();
     let recorder = seen.clone();
-    let subscription = Subscription::to_all().with_group("once");
+    let subscription = grouped(&bus, "once", Subscription::to_all());
     must(
         bus.subscribe(subscription, move |event: Event| {
             recorder.record(event);
@@ -216,9 +219,11 @@ async fn order_with(harness: impl Harness, workers: usize) -> Verdict {
     let bus = harness().await;
     let seen = Recorder::new();
     let recorder = seen.clone();
-    let subscription = Subscription::to_all()
-        .with_group("ordered")
-        .with_workers(workers);
+    let subscription = grouped(
+        &bus,
+        "ordered",
+        Subscription::to_all().with_workers(workers),
+    );
     must(
         bus.subscribe(subscription, move |event: Event| {
             let recorder = recorder.clone();

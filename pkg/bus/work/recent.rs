@@ -2,17 +2,27 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::event::EventId;
 
+/// How many event ids a bus remembers to recognise repetitions: a relay repeats at most what it
+/// published since its last checkpoint, by default some thousand events. About 200 kB.
+const REMEMBERED_IDS: usize = 4_096;
+
 /// The event ids seen last, the oldest forgotten first.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(in crate::bus) struct Recent {
     ids: HashSet<EventId>,
     order: VecDeque<EventId>,
     capacity: usize,
 }
 
+impl Default for Recent {
+    fn default() -> Self {
+        Self::new(REMEMBERED_IDS)
+    }
+}
+
 impl Recent {
     /// Remembers at most `capacity` ids. An id takes about 50 bytes.
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(in crate::bus) fn new(capacity: usize) -> Self {
         Self {
             ids: HashSet::new(),
             order: VecDeque::new(),
@@ -20,13 +30,17 @@ impl Recent {
         }
     }
 
-    pub(super) fn contains(&self, id: EventId) -> bool {
+    pub(in crate::bus) fn contains(&self, id: EventId) -> bool {
         self.ids.contains(&id)
     }
 
-    pub(super) fn remember(&mut self, id: EventId) {
-        if self.capacity == 0 || !self.ids.insert(id) {
-            return;
+    /// Remembers an id; says whether it was new.
+    pub(in crate::bus) fn remember(&mut self, id: EventId) -> bool {
+        if self.capacity == 0 {
+            return true;
+        }
+        if !self.ids.insert(id) {
+            return false;
         }
         if self.order.len() >= self.capacity
             && let Some(oldest) = self.order.pop_front()
@@ -34,6 +48,7 @@ impl Recent {
             self.ids.remove(&oldest);
         }
         self.order.push_back(id);
+        true
     }
 }
 
