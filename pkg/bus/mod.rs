@@ -46,6 +46,8 @@ mod filter;
 mod handle;
 mod handler;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod publish_error;
 mod redelivery;
 mod subscription;

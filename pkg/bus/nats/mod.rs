@@ -1,0 +1,21 @@
+//! wip
+#![allow(missing_docs, dead_code)]
+mod acks;
+mod error;
+mod groups;
+mod jetstream;
+mod lease;
+mod leases;
+mod letters;
+mod members;
+mod options;
+mod publish;
+mod reader;
+mod reply;
+mod server;
+mod settle;
+mod setup;
+mod state;
+mod subject;
+mod trim;
+pub use options::{NatsBusOptions, NatsMode, NatsStorage};
