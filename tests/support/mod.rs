@@ -8,3 +8,4 @@
 )]
 
 pub(crate) mod mongod;
+pub(crate) mod nats;

@@ -135,6 +135,7 @@ impl Shared {
 
     /// See [`Broker::remove_group`](crate::bus::broker::Broker::remove_group).
     pub(super) async fn remove_group(&self, group: &str) -> Result<()> {
+        self.leases.forget(group);
         // The record last: as long as it is there, somebody can finish this.
         let removing = (0..self.partitions).map(|partition| async move {
             let name = subject::consumer(group, partition);

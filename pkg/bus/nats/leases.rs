@@ -72,6 +72,21 @@ impl Leases {
         Some(lease)
     }
 
+    /// Stops all reading for a group that is gone.
+    pub(super) fn forget(&self, group: &str) {
+        let mut gone = Vec::new();
+        self.all().retain(|owner, leases| {
+            let stays = &*owner.group != group;
+            if !stays {
+                gone.extend(leases.drain().map(|(_, lease)| lease));
+            }
+            stays
+        });
+        for lease in gone {
+            lease.give_back();
+        }
+    }
+
     /// Stops all reading.
     pub(super) fn clear(&self) {
         for lease in self.all().drain().flat_map(|(_, leases)| leases.into_values()) {
