@@ -124,6 +124,29 @@ impl Filter {
             }
     }
 
+    /// As text that is equal for equal filters, also in other processes.
+    #[cfg(any(feature = "redis", feature = "nats"))]
+    pub(super) fn describe(&self) -> serde_json::Value {
+        use serde_json::json;
+        let texts = |names: &[Arc<str>]| -> Vec<String> {
+            names.iter().map(|name| name.as_ref().to_owned()).collect()
+        };
+        let types = match &self.types {
+            Types::All => json!("all"),
+            Types::Named(names) => json!({ "named": texts(names) }),
+            Types::Patterns(patterns) => json!({ "patterns": texts(patterns) }),
+        };
+        let scope = match &self.scope {
+            Scope::Everything => json!("everything"),
+            Scope::Collection(collection) => json!({ "collection": &**collection }),
+            Scope::Document(document) => {
+                // The text alone does not tell the id 1 from "1".
+                json!({ "collection": document.collection(), "id": format!("{:?}", document.id()) })
+            }
+        };
+        json!({ "types": types, "scope": scope })
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let names = match &self.types {
             Types::All => return Ok(()),

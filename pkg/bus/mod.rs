@@ -39,7 +39,6 @@
 //! ```
 
 #[cfg(any(feature = "redis", feature = "nats"))]
-#[expect(dead_code, reason = "nothing implements it yet")]
 mod broker;
 mod dead_letter;
 mod filter;
@@ -50,7 +49,10 @@ pub mod memory;
 pub mod nats;
 mod publish_error;
 mod redelivery;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod subscription;
+mod work;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -61,13 +63,15 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::event::Event;
 
-pub use dead_letter::DeadLetter;
+pub use dead_letter::{DeadLetter, LetterContent};
 pub use filter::{EventTypes, Filter};
 pub use handle::{SubscriptionControl, SubscriptionHandle, SubscriptionState};
 pub use handler::{EventHandler, HandlerOutcome};
 pub use memory::MemoryBus;
 pub use publish_error::PublishError;
 pub use redelivery::RedeliveryPolicy;
+#[cfg(feature = "redis")]
+pub use redis::RedisBus;
 pub use subscription::{StartFrom, Subscription};
 
 /// What a bus can and cannot do. A conformance case that needs a missing ability is reported as not

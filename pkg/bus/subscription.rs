@@ -156,6 +156,28 @@ impl Subscription {
         Ok(())
     }
 
+    /// What is the group's own, as text that is equal for equal wishes, also in other processes.
+    #[cfg(any(feature = "redis", feature = "nats"))]
+    pub(super) fn asks(&self) -> String {
+        let start = match self.start {
+            StartFrom::Now => "now",
+            StartFrom::Beginning => "beginning",
+        };
+        serde_json::json!({
+            "filter": self.filter.describe(),
+            "start": start,
+            "retry": {
+                "attempts": self.retry.attempts,
+                "base_delay_ns": self.retry.base_delay.as_nanos(),
+                "max_delay_ns": self.retry.max_delay.as_nanos(),
+                "jitter": self.retry.jitter,
+            },
+            "queue": self.queue,
+            "max_dead_letters": self.max_dead_letters,
+        })
+        .to_string()
+    }
+
     /// Whether both may be members of one group: what is the group's own is the same.
     pub(crate) fn fits(&self, other: &Self) -> bool {
         self.filter == other.filter

@@ -207,7 +207,7 @@ async fn full_dead_letters_stall_the_subscription_until_there_is_room() {
     bus.close().await.unwrap();
     assert_eq!(seen.events(), good);
     let letters = handle.dead_letters(10).await.unwrap();
-    let ids: Vec<_> = letters.iter().map(|letter| letter.event.id()).collect();
+    let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
     assert_eq!(ids.len(), 2);
     assert!(ids.contains(&bad[1].id()) && ids.contains(&bad[2].id()));
     let late = handle.redrive(&ids).await.unwrap_err();

@@ -10,6 +10,17 @@
 //! Order, retries, dead letters, draining, states and the sharing of partitions are the machine's part,
 //! written once. An adapter says how its broker stores, hands out and forgets.
 
+mod bus;
+mod claims;
+mod desk;
+mod leaving;
+mod member;
+mod options;
+mod partition;
+mod reading;
+mod wire;
+mod working;
+
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +30,9 @@ use async_trait::async_trait;
 use super::StartFrom;
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId};
+
+pub(in crate::bus) use bus::DurableBus;
+pub(in crate::bus) use options::MachineOptions;
 
 /// A durable broker, as the machine needs it.
 ///
@@ -126,6 +140,9 @@ pub(in crate::bus) trait Reader: Send + 'static {
     /// acknowledged, in order, and only then what is new, in order. `claims` are all that the member
     /// holds and wants to read now; one that is missing may come back in a later call and then goes on
     /// where it was. A claim that is not current any more gives nothing.
+    ///
+    /// An empty answer says that the broker had nothing for any of the claims at some moment since the
+    /// call began; with a `wait` of zero it comes at once.
     ///
     /// If the future is dropped or fails, whatever it had taken out of the broker comes again in the
     /// next call, still in order.

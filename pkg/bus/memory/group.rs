@@ -1,11 +1,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::lanes::{Lanes, Offer};
-use crate::bus::{DeadLetter, Subscription, SubscriptionState};
+use crate::bus::work::{FOREVER, Lanes, Recent};
+use crate::bus::{DeadLetter, LetterContent, Subscription, SubscriptionState};
+use crate::document::DocumentKey;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, EventId};
 
@@ -28,7 +28,8 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 struct GroupState {
-    lanes: Lanes,
+    lanes: Lanes<DocumentKey, Event>,
+    recent: Recent,
     dead: Vec<DeadLetter>,
     members: Vec<MemberRef>,
     next_member: u64,
@@ -73,7 +74,8 @@ impl Group {
     pub(super) fn new(name: Arc<str>, spec: Subscription) -> Self {
         Self {
             state: Mutex::new(GroupState {
-                lanes: Lanes::new(spec.queue),
+                lanes: Lanes::new(),
+                recent: Recent::default(),
                 dead: Vec::new(),
                 members: Vec::new(),
                 next_member: 0,
@@ -120,32 +122,32 @@ impl Group {
             Intake::Ending | Intake::Ended => return Step::Gone,
             Intake::Closed => return Step::Refuse(closed()),
         }
-        match state.lanes.offer(event) {
-            Offer::Repeated => Step::Next,
-            Offer::Accepted => {
-                drop(state);
-                self.work.notify_one();
-                Step::Next
-            }
-            Offer::Full => {
-                // Waiting for room that nobody is going to make would hang the publisher in silence.
-                let why = if let Some(reason) = &state.stalled {
-                    reason.to_string()
-                } else if state.members.is_empty() {
-                    "it has no member".to_owned()
-                } else {
-                    return Step::Wait;
-                };
-                Step::Refuse(Error::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "queue of subscription {} is full with {} events: {why}",
-                        self.name,
-                        state.lanes.queued()
-                    ),
-                ))
-            }
+        if state.recent.contains(event.id()) {
+            return Step::Next;
         }
+        if state.lanes.queued() < self.spec.queue {
+            state.recent.remember(event.id());
+            state.append(event.clone());
+            drop(state);
+            self.work.notify_one();
+            return Step::Next;
+        }
+        // Waiting for room that nobody is going to make would hang the publisher in silence.
+        let why = if let Some(reason) = &state.stalled {
+            reason.to_string()
+        } else if state.members.is_empty() {
+            "it has no member".to_owned()
+        } else {
+            return Step::Wait;
+        };
+        Step::Refuse(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "queue of subscription {} is full with {} events: {why}",
+                self.name,
+                state.lanes.queued()
+            ),
+        ))
     }
 
     /// Adds a member; `None` if the group has ended.
@@ -280,7 +282,8 @@ impl Group {
         }
         Ok(Job {
             group: Arc::clone(self),
-            event: attempt.event,
+            key: attempt.key,
+            event: attempt.item,
             failures: attempt.failures,
             settled: false,
         })
@@ -301,12 +304,17 @@ impl Group {
         }
         let (taken, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut state.dead)
             .into_iter()
-            .partition(|letter| events.contains(&letter.event.id()));
+            .partition(|letter| events.contains(&letter.id));
         state.dead = kept;
         let count = taken.len();
         if redrive {
             for letter in taken {
-                state.lanes.append(letter.event);
+                match letter.content {
+                    // Whether or not there is room: it takes the room that it had as a letter.
+                    LetterContent::Event(event) => state.append(event),
+                    // Nobody here can do more with it than before.
+                    LetterContent::Foreign(_) => state.dead.push(letter),
+                }
             }
         }
         if count > 0 && state.stalled.take().is_some() {
@@ -320,8 +328,8 @@ impl Group {
         Ok(count)
     }
 
-    fn succeeded(&self, event: &Event) {
-        self.state().lanes.finish(event.document());
+    fn succeeded(&self, key: &DocumentKey) {
+        self.state().lanes.finish(key);
         self.moved();
     }
 
@@ -360,8 +368,8 @@ impl Group {
         self.moved();
     }
 
-    fn broken_off(&self, event: &Event) {
-        self.state().lanes.put_back(event.document());
+    fn broken_off(&self, key: &DocumentKey) {
+        self.state().lanes.put_back(key);
         self.moved();
     }
 
@@ -372,8 +380,11 @@ impl Group {
     }
 }
 
-/// Thirty years: adding it to an instant overflows on no platform.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+impl GroupState {
+    fn append(&mut self, event: Event) {
+        self.lanes.append(event.document().clone(), event);
+    }
+}
 
 /// What a group still held when its last member left.
 #[derive(Debug, Default)]
@@ -391,6 +402,7 @@ pub(super) fn closed() -> Error {
 #[derive(Debug)]
 pub(super) struct Job {
     group: Arc<Group>,
+    key: DocumentKey,
     event: Event,
     failures: u32,
     settled: bool,
@@ -404,7 +416,7 @@ impl Job {
     pub(super) fn settle(mut self, result: Result<(), String>) {
         self.settled = true;
         match result {
-            Ok(()) => self.group.succeeded(&self.event),
+            Ok(()) => self.group.succeeded(&self.key),
             Err(error) => self
                 .group
                 .failed(&self.event, self.failures.saturating_add(1), error),
@@ -415,7 +427,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         if !self.settled {
-            self.group.broken_off(&self.event);
+            self.group.broken_off(&self.key);
         }
     }
 }

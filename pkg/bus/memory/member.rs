@@ -1,24 +1,17 @@
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::group::{Group, Job};
+use super::group::Group;
+use crate::bus::work::{Crew, Finish, attempt};
 use crate::bus::{DeadLetter, EventHandler, SubscriptionControl, SubscriptionState};
-use crate::error::{BoxError, Error, ErrorKind, Result};
-use crate::event::{Event, EventId};
-
-/// How long to wait for a handler to reach an `await` after it was told to stop. One that blocks its
-/// thread cannot be stopped at all, and must not hold up the end of the program for ever.
-const STOP_GRACE: Duration = Duration::from_secs(1);
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::EventId;
 
 /// One subscription: some workers on a group.
 pub(super) struct Member {
@@ -26,11 +19,7 @@ pub(super) struct Member {
     number: u64,
     handler: Arc<dyn EventHandler>,
     state: watch::Sender<SubscriptionState>,
-    /// Finish what is in work, take nothing new.
-    stop: CancellationToken,
-    /// Drop what is in work.
-    kill: CancellationToken,
-    workers: TaskTracker,
+    crew: Crew,
     drain_timeout: Duration,
 }
 
@@ -50,15 +39,12 @@ impl Member {
             number,
             handler,
             state,
-            stop: kill.child_token(),
-            kill,
-            workers: TaskTracker::new(),
+            crew: Crew::new(kill),
             drain_timeout,
         });
         for _ in 0..workers {
-            member.workers.spawn(work(Arc::clone(&member)));
+            member.crew.hire(work(Arc::clone(&member)));
         }
-        member.workers.close();
         Some(member)
     }
 
@@ -74,18 +60,16 @@ impl Member {
         self.state.send_replace(SubscriptionState::Draining);
         let mut late = false;
         // Once told to stop, this member has left already and has nobody to drain with.
-        if !self.stop.is_cancelled() && self.group.leave(self.number, true) {
+        if !self.crew.stop().is_cancelled() && self.group.leave(self.number, true) {
             late |= timeout_at(deadline, self.group.drained()).await.is_err();
         }
-        self.stop.cancel();
-        late |= timeout_at(deadline, self.workers.wait()).await.is_err();
-        self.kill.cancel();
-        let stopped = tokio::time::timeout(STOP_GRACE, self.workers.wait()).await;
+        let finish = self.crew.finish(deadline).await;
+        late |= finish == Finish::Late;
         self.state.send_replace(SubscriptionState::Closed);
         let left = self.group.end();
 
         let name = &self.group.name;
-        if stopped.is_err() {
+        if finish == Finish::Blocked {
             return Err(Error::new(
                 ErrorKind::Timeout,
                 format!("a handler of subscription {name} blocks its thread and cannot be stopped"),
@@ -113,7 +97,7 @@ impl Member {
     /// Ends the membership at once.
     pub(super) fn die(&self) {
         self.group.leave(self.number, false);
-        self.kill.cancel();
+        self.crew.kill().cancel();
         self.state.send_replace(SubscriptionState::Closed);
         if self.group.spec.group.is_none() {
             self.group.end();
@@ -166,53 +150,14 @@ async fn work(member: Arc<Member>) {
     loop {
         let job = tokio::select! {
             biased;
-            () = member.stop.cancelled() => return,
+            () = member.crew.stop().cancelled() => return,
             job = member.group.next() => job,
         };
-        attempt(&member, job).await;
-    }
-}
-
-async fn attempt(member: &Member, job: Job) {
-    let handler = Arc::clone(&member.handler);
-    let event: Event = job.event().clone();
-    // The call itself may panic as well as the polling, hence a future of our own around both.
-    let mut handling = Box::pin(async move { handler.handle(event).await });
-    let result = tokio::select! {
-        biased;
-        () = member.kill.cancelled() => None,
-        result = AssertUnwindSafe(&mut handling).catch_unwind() => Some(result),
-    };
-    // Values that the handler's future holds may panic when they are dropped.
-    let dropped = catch_unwind(AssertUnwindSafe(|| drop(handling)));
-    match (result, dropped) {
-        // Dropping `job` gives the event back.
-        (None, _) => {}
-        (Some(Ok(Ok(()))), Ok(())) => job.settle(Ok(())),
-        (Some(Ok(Err(error))), Ok(())) => job.settle(Err(with_causes(error))),
-        (Some(Err(panic)), _) | (_, Err(panic)) => job.settle(Err(panic_message(panic))),
-    }
-}
-
-fn with_causes(error: BoxError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        // Many errors repeat their cause in their own message.
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
+        let event = job.event().clone();
+        // Dropping an unsettled job gives its event back.
+        if let Some(result) = attempt(&member.handler, event, member.crew.kill().cancelled()).await
+        {
+            job.settle(result);
         }
-        cause = error.source();
     }
-    text
-}
-
-fn panic_message(panic: Box<dyn Any + Send>) -> String {
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    format!("handler panicked: {message}")
 }

@@ -13,7 +13,6 @@
 //! 4,096 is not accepted again.
 
 mod group;
-mod lanes;
 mod member;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

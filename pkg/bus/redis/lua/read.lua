@@ -1,0 +1,67 @@
+-- ARGV: group, member, at most, then of every claim: partition, fence, and for the events and for what
+-- is redriven where to go on in what was handed out before, or an empty text for only what is new.
+--
+-- Reading goes through here and not through a blocking XREADGROUP so that it happens under the claim: an
+-- owner that slept through the end of its claim must not take events away from the next one.
+local group, member, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
+
+-- Says whether there may be more, and where to go on.
+local function read(key, from, out)
+    local asked = left
+    if asked == 0 then return true, from end
+    local reply = redis.call('XREADGROUP', 'GROUP', group, member, 'COUNT', asked, 'STREAMS', key, from)
+    local entries = reply and reply[1][2] or {}
+    for _, entry in ipairs(entries) do
+        from = entry[1]
+        if entry[2] then
+            out[#out + 1] = entry
+            left = left - 1
+        else
+            -- Deleted from the stream after it was handed out.
+            redis.call('XACK', key, group, entry[1])
+        end
+    end
+    return #entries == asked, from
+end
+
+local answer, total, keys = {}, 0, {}
+for at = 4, #ARGV, 4 do
+    local partition = ARGV[at]
+    if holder(group, partition) ~= ARGV[at + 1] then
+        answer[#answer + 1] = { 0 }
+    else
+        local part = { 1 }
+        local sources = { events_key(partition), redriven_key(group, partition) }
+        for source = 1, 2 do
+            local key, after = sources[source], ARGV[at + 1 + source]
+            local entries, again = {}, 0
+            if source == 1 or redis.call('EXISTS', key) == 1 then
+                local more = after ~= ''
+                while more and left > 0 do more, after = read(key, after, entries) end
+                if more then again = 1 else read(key, '>', entries) end
+            end
+            total = total + #entries
+            keys[#keys + 1] = key
+            part[#part + 1] = again
+            part[#part + 1] = entries
+        end
+        answer[#answer + 1] = part
+    end
+end
+
+-- Nothing there: where every stream ends, to wait for what comes behind.
+local ends = {}
+if total == 0 then
+    for _, key in ipairs(keys) do
+        ends[#ends + 1] = key
+        local last = '0-0'
+        if redis.call('EXISTS', key) == 1 then
+            local info = redis.call('XINFO', 'STREAM', key)
+            for field = 1, #info, 2 do
+                if info[field] == 'last-generated-id' then last = info[field + 1] end
+            end
+        end
+        ends[#ends + 1] = last
+    end
+end
+return { answer, ends }

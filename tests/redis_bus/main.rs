@@ -1,0 +1,37 @@
+//! The bus on Redis: the conformance suite in both modes, and faults.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+#[cfg(not(all(feature = "testing", feature = "redis")))]
+compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
+
+#[allow(dead_code, reason = "other binaries use the rest")]
+#[path = "../support/redis.rs"]
+mod redis;
+
+mod streams {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use nodestorage::bus::EventBus;
+    use nodestorage::bus::redis::{RedisBus, RedisBusOptions};
+
+    use crate::redis::{Redis, fresh_prefix};
+
+    async fn bus() -> Arc<dyn EventBus> {
+        let options = RedisBusOptions::new()
+            .with_prefix(fresh_prefix())
+            .with_claim_ttl(Duration::from_secs(2));
+        Arc::new(
+            RedisBus::connect(Redis::shared().url(), options)
+                .await
+                .unwrap(),
+        )
+    }
+
+    nodestorage::bus_conformance!(bus);
+}
