@@ -68,6 +68,8 @@ pub use filter::{EventTypes, Filter};
 pub use handle::{SubscriptionControl, SubscriptionHandle, SubscriptionState};
 pub use handler::{EventHandler, HandlerOutcome};
 pub use memory::MemoryBus;
+#[cfg(feature = "nats")]
+pub use nats::NatsBus;
 pub use publish_error::PublishError;
 pub use redelivery::RedeliveryPolicy;
 #[cfg(feature = "redis")]

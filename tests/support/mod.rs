@@ -8,4 +8,3 @@
 )]
 
 pub(crate) mod mongod;
-pub(crate) mod nats;
