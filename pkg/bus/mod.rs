@@ -78,9 +78,14 @@ pub use subscription::{StartFrom, Subscription};
 
 /// What a bus can and cannot do. A conformance case that needs a missing ability is reported as not
 /// applicable, never as passed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCapabilities {
+    /// Subscriptions may share events in a [group](Subscription::with_group).
+    pub groups: bool,
+    /// A subscription with one worker handles all its events in the order they were published, not
+    /// only those about the same document.
+    pub total_order: bool,
     /// Confirmed events survive the end of this process.
     pub durable: bool,
     /// Subscribers in other processes receive the events.
@@ -94,6 +99,22 @@ pub struct BusCapabilities {
     /// The largest event in its form on the wire, in bytes; `None` without a bound. A larger one is
     /// poison.
     pub max_event_bytes: Option<usize>,
+}
+
+impl Default for BusCapabilities {
+    /// Groups, and nothing else.
+    fn default() -> Self {
+        Self {
+            groups: true,
+            total_order: false,
+            durable: false,
+            across_processes: false,
+            durable_groups: false,
+            from_beginning: false,
+            deduplicates: false,
+            max_event_bytes: None,
+        }
+    }
 }
 
 /// Carries events from publishers to subscribers. See the [module](self) for what every bus promises.

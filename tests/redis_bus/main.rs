@@ -25,7 +25,8 @@ mod streams {
     async fn bus() -> Arc<dyn EventBus> {
         let options = RedisBusOptions::new()
             .with_prefix(fresh_prefix())
-            .with_claim_ttl(Duration::from_secs(2));
+            .with_claim_ttl(Duration::from_secs(2))
+            .with_max_event_bytes(2_000_000);
         Arc::new(
             RedisBus::connect(Redis::shared().url(), options)
                 .await

@@ -132,6 +132,7 @@ impl Drop for Shared {
 impl EventBus for MemoryBus {
     fn capabilities(&self) -> BusCapabilities {
         BusCapabilities {
+            total_order: true,
             deduplicates: true,
             ..BusCapabilities::default()
         }

@@ -57,6 +57,8 @@ impl RedisBus {
 impl EventBus for RedisBus {
     fn capabilities(&self) -> BusCapabilities {
         BusCapabilities {
+            groups: true,
+            total_order: false,
             durable: true,
             across_processes: true,
             durable_groups: true,

@@ -14,6 +14,7 @@
 //! long to notice that a member is gone.
 
 mod delivery;
+mod durable;
 mod ending;
 mod failure;
 mod filtering;
@@ -24,6 +25,7 @@ use crate::bus::EventBus;
 use std::sync::Arc;
 
 pub use delivery::*;
+pub use durable::*;
 pub use ending::*;
 pub use failure::*;
 pub use filtering::*;
@@ -105,6 +107,13 @@ macro_rules! bus_conformance {
             unsubscribing_drains_and_ends
             closing_drains_and_ends
             a_closed_bus_says_so
+            a_group_collects_while_nobody_is_there
+            what_was_handled_is_not_handled_again
+            dead_letters_outlive_their_member
+            full_dead_letters_stall_the_subscription
+            members_come_and_go_and_nothing_is_lost
+            an_event_that_is_too_large_is_poison
+            a_bus_without_groups_refuses_them
         }
     };
     ($harness:path) => { $crate::bus_conformance! { @all tests $harness } };
