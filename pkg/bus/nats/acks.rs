@@ -31,9 +31,10 @@ impl Shared {
         let mut last = Vec::with_capacity(leases.len());
         for lease in &leases {
             let mut replies: Vec<_> = {
-                let hand = lease.hand();
+                let mut hand = lease.hand();
                 let own = done.iter().filter(|done| done.claim == lease.claim);
-                own.filter_map(|done| hand.reply(done.position)).collect()
+                own.filter_map(|done| hand.acknowledge(done.position))
+                    .collect()
             };
             last.extend(replies.pop());
             for reply in replies {

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::event::EventId;
 
 /// What a message needs beside the payload: subject, headers, and an error's text in a dead letter.
-const ENVELOPE: usize = 8 * 1_024;
+pub(super) const ENVELOPE: usize = 8 * 1_024;
 
 /// A pull request brings at most this many bytes, or one message of the largest size.
 const REQUEST_BYTES: usize = 2 * 1_024 * 1_024;

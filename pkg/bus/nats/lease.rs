@@ -45,16 +45,32 @@ pub(super) struct Hand {
     pub(super) heard: Instant,
     /// The connection in which the requests were made.
     pub(super) connects: u64,
-    /// The number of the next delivery; `None` while something is missing.
+    /// The number of the next delivery; `None` when one was missing, until all were counted again.
     pub(super) next: Option<u64>,
-    /// A request that waits for nothing was answered to its end: nothing was there.
-    pub(super) empty: bool,
+    /// Whether everything that is unacknowledged is in hand. If not, nothing is handed out.
+    pub(super) settled: bool,
+    /// Not before this is it tried again to settle.
+    pub(super) retry_at: Instant,
+    /// Which request was the last that takes only what is there, and how it was answered.
+    probe: u64,
+    pub(super) probed: Option<Probed>,
+    /// Something was delivered for the first time since the last such request.
+    pub(super) fresh: bool,
     /// Received and not handed out, by place in the stream.
     ready: BTreeMap<u64, Waiting>,
     /// Handed out and not acknowledged.
     held: BTreeMap<u64, Held>,
     done: Done,
     deleted: bool,
+}
+
+/// The end of a request that takes only what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// Nothing more was there.
+    Empty,
+    /// It cannot be said.
+    Unclear,
 }
 
 #[derive(Debug)]
@@ -68,6 +84,8 @@ struct Waiting {
 struct Held {
     reply: Subject,
     since: Instant,
+    /// An acknowledgement was sent, and the server may have it.
+    acknowledging: bool,
 }
 
 /// The latest deliveries that were acknowledged.
@@ -105,7 +123,11 @@ impl Lease {
                 heard: Instant::now(),
                 connects: 0,
                 next: None,
-                empty: false,
+                settled: false,
+                retry_at: Instant::now(),
+                probe: 0,
+                probed: None,
+                fresh: false,
                 ready: BTreeMap::new(),
                 held: BTreeMap::new(),
                 done: Done::default(),
@@ -131,7 +153,7 @@ impl Lease {
     pub(super) fn give_back(&self) {
         let mut hand = self.hand();
         hand.given_back = true;
-        hand.next = None;
+        hand.settled = false;
         hand.messages = None;
         hand.ready.clear();
     }
@@ -143,11 +165,21 @@ impl Hand {
         self.messages.is_some() || self.given_back
     }
 
-    pub(super) fn listen(&mut self, messages: Subscriber, inbox: String) {
+    pub(super) fn listen(&mut self, messages: Subscriber, inbox: String, connects: u64) {
         if !self.given_back {
             self.messages = Some(messages);
             self.inbox = inbox;
+            self.connects = connects;
+            self.outstanding = 0;
         }
+    }
+
+    /// Where the answers to the next request come that takes only what is there.
+    pub(super) fn probe(&mut self) -> String {
+        self.probe += 1;
+        self.probed = None;
+        self.fresh = false;
+        format!("{}.{}", self.inbox, self.probe)
     }
 
     pub(super) fn is_given_back(&self) -> bool {
@@ -158,13 +190,14 @@ impl Hand {
         self.deleted
     }
 
-    /// How many deliveries are in hand.
-    pub(super) fn len(&self) -> usize {
-        self.ready.len() + self.held.len()
-    }
-
     pub(super) fn has(&self, place: u64) -> bool {
         self.held.contains_key(&place) || self.ready.contains_key(&place)
+    }
+
+    /// How many are in hand that the server cannot know to be acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        let held = self.held.values().filter(|held| !held.acknowledging);
+        self.ready.len() + held.count()
     }
 
     /// How many were received and not handed out.
@@ -186,7 +219,7 @@ impl Hand {
                 // The connection was closed for good.
                 Poll::Ready(None) => {
                     self.messages = None;
-                    self.next = None;
+                    self.settled = false;
                     came = true;
                 }
             }
@@ -203,19 +236,25 @@ impl Hand {
         let reply = message.reply.take()?;
         let place = Place::of(&reply)?;
         self.outstanding = self.outstanding.saturating_sub(1);
-        self.empty = false;
         match self.next {
-            Some(next) if place.delivery == next => self.next = Some(next + 1),
-            // Sent before everything was counted, and counted.
-            Some(next) if place.delivery < next && self.knows(place.stream) => {}
-            _ => self.next = None,
+            Some(next) if place.delivery == next => {
+                self.next = Some(next + 1);
+                self.fresh |= place.times == 1;
+            }
+            // On its way when everything was counted, and counted.
+            Some(next) if place.delivery < next => {}
+            _ => {
+                self.next = None;
+                self.settled = false;
+            }
         }
         if self.done.places.contains(&place.stream) {
             return Some(reply);
         }
         let since = Instant::now();
         if let Some(held) = self.held.get_mut(&place.stream) {
-            *held = Held { reply, since };
+            held.reply = reply;
+            held.since = since;
         } else {
             let waiting = Waiting {
                 message,
@@ -227,10 +266,6 @@ impl Hand {
         None
     }
 
-    fn knows(&self, place: u64) -> bool {
-        self.has(place) || self.done.places.contains(&place)
-    }
-
     fn status(&mut self, status: u16, message: &Message) {
         let header = |name: &str| -> Option<u64> {
             message.headers.as_ref()?.get(name)?.as_str().parse().ok()
@@ -239,14 +274,23 @@ impl Hand {
             let last = header("Nats-Last-Consumer");
             if last.is_some() && last.map(|last| last + 1) != self.next {
                 self.next = None;
+                self.settled = false;
             }
             return;
         }
         if status == 409 && message.description.as_deref() == Some("Consumer Deleted") {
             self.deleted = true;
         }
-        if message.subject.ends_with(BRIEFLY) {
-            self.empty = true;
+        let request = message.subject.rsplit('.').next().unwrap_or_default();
+        if let Ok(probe) = request.parse::<u64>() {
+            if probe == self.probe {
+                // "408 Requests Pending": something is there, for requests that were first.
+                self.probed = Some(if status == 404 {
+                    Probed::Empty
+                } else {
+                    Probed::Unclear
+                });
+            }
         } else {
             let unsent = header("Nats-Pending-Messages").map(usize::try_from);
             self.outstanding = match unsent {
@@ -262,13 +306,14 @@ impl Hand {
         claim: Claim,
         is_redriven: impl Fn(&str) -> bool,
     ) -> Option<Delivery> {
-        if self.next.is_none() || self.given_back {
+        if !self.settled || self.given_back {
             return None;
         }
         let (place, waiting) = self.ready.pop_first()?;
         let held = Held {
             reply: waiting.reply,
             since: waiting.since,
+            acknowledging: false,
         };
         self.held.insert(place, held);
         Some(Delivery {
@@ -283,11 +328,16 @@ impl Hand {
         })
     }
 
+    /// Whether a delivery was handed out and is not acknowledged.
+    pub(super) fn holds(&self, position: Position) -> bool {
+        self.held.contains_key(&position.major)
+    }
+
     /// Where to acknowledge what was handed out; `None` if that was done.
-    pub(super) fn reply(&self, position: Position) -> Option<Subject> {
-        self.held
-            .get(&position.major)
-            .map(|held| held.reply.clone())
+    pub(super) fn acknowledge(&mut self, position: Position) -> Option<Subject> {
+        let held = self.held.get_mut(&position.major)?;
+        held.acknowledging = true;
+        Some(held.reply.clone())
     }
 
     /// The server has confirmed an acknowledgement.
@@ -314,7 +364,6 @@ impl Hand {
     }
 }
 
-/// The last token of the inbox for requests that wait until something comes.
+/// The last token of the inbox for requests that wait until something comes; for those that take only
+/// what is there it is their number.
 pub(super) const PATIENTLY: &str = "wait";
-/// The same for requests that take only what is there.
-pub(super) const BRIEFLY: &str = "now";

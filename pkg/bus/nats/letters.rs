@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 use uuid::Uuid;
 
-use super::jetstream::Shared;
+use super::jetstream::{ENVELOPE, Shared};
 use super::state::{Entry, Terms};
 use crate::bus::broker::{Acknowledgement, Burial, Letter, Payload};
 use crate::error::Result;
@@ -30,7 +30,7 @@ impl Shared {
         let Some(lease) = current.first() else {
             return Ok(Burial::NotOwner);
         };
-        if lease.hand().reply(done.position).is_none() {
+        if !lease.hand().holds(done.position) {
             // An earlier call came to its end and nobody heard of it.
             return Ok(Burial::Stored);
         }
@@ -46,9 +46,11 @@ impl Shared {
         headers.insert(ERROR, in_a_header(&letter.error));
         headers.insert(ATTEMPTS, letter.attempts.to_string());
         headers.insert(PARTITION, letter.partition.to_string());
-        let payload = letter.payload.0.to_vec();
+        // An event leaves room for this; the largest message that somebody else has sent does not.
+        let largest = self.server.client().max_payload() - ENVELOPE;
+        let payload = &letter.payload.0[..letter.payload.0.len().min(largest)];
         self.state
-            .put(subject, Terms::default(), headers, payload)
+            .put(subject, Terms::default(), headers, payload.to_vec())
             .await?;
         self.acknowledge(group, member, &[done]).await?;
         Ok(Burial::Stored)

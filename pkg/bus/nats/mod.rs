@@ -161,6 +161,8 @@ impl EventBus for NatsBus {
             durable: true,
             across_processes: true,
             durable_groups: true,
+            groups: true,
+            total_order: false,
             from_beginning: true,
             deduplicates: true,
             max_event_bytes: self.0.broker().max_event_bytes(),

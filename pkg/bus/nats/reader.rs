@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::jetstream::Shared;
-use super::lease::{BRIEFLY, Lease, PATIENTLY};
+use super::lease::{Lease, PATIENTLY, Probed};
 use super::settle::{acknowledge_again, settle};
 use crate::bus::broker::{Claim, Delivery, Reader};
 use crate::error::{Error, ErrorKind, Result};
@@ -55,19 +55,31 @@ impl MemberReader {
     /// Settles what is not. Says whether all are.
     async fn settle(&self, leases: &[Arc<Lease>]) -> Result<bool> {
         let connects = self.shared.server.connects();
-        let unsettled = leases.iter().filter(|lease| {
+        let mut all = true;
+        let mut due = Vec::new();
+        for lease in leases {
             let mut hand = lease.hand();
             let silent = hand.outstanding > 0 && hand.heard.elapsed() > HEARTBEAT * 2;
             if hand.connects != connects || silent {
-                hand.next = None;
+                hand.settled = false;
                 hand.outstanding = 0;
             }
-            hand.next.is_none() && !hand.is_given_back()
-        });
-        let settling =
-            unsettled.map(|lease| settle(&self.shared.server, &self.shared.stream, lease));
-        let settled: Result<Vec<bool>> = join_all(settling).await.into_iter().collect();
-        Ok(settled?.into_iter().all(|settled| settled))
+            if hand.settled || hand.is_given_back() {
+                continue;
+            }
+            if hand.retry_at <= Instant::now() {
+                due.push(lease);
+            } else {
+                all = false;
+            }
+        }
+        let settling = due
+            .iter()
+            .map(|lease| settle(&self.shared.server, &self.shared.stream, lease));
+        for settled in join_all(settling).await {
+            all &= settled?;
+        }
+        Ok(all)
     }
 
     /// Requests more where little is on its way.
@@ -76,7 +88,7 @@ impl MemberReader {
             let (wanted, inbox) = {
                 let mut hand = lease.hand();
                 let ahead = hand.outstanding + hand.waiting();
-                if hand.next.is_none() || ahead > AHEAD / 2 {
+                if !hand.settled || ahead > AHEAD / 2 {
                     continue;
                 }
                 let wanted = AHEAD - ahead;
@@ -103,11 +115,7 @@ impl MemberReader {
     /// Asks whether anything is there.
     async fn probe(&self, leases: &[Arc<Lease>]) -> Result<()> {
         for lease in leases {
-            let inbox = {
-                let mut hand = lease.hand();
-                hand.empty = false;
-                format!("{}.{BRIEFLY}", hand.inbox)
-            };
+            let inbox = lease.hand().probe();
             let request = json!({ "batch": AHEAD, "no_wait": true });
             let (server, stream) = (&self.shared.server, &self.shared.stream);
             server
@@ -188,15 +196,15 @@ impl Reader for MemberReader {
                 self.request(&leases).await?;
                 return Ok(deliveries);
             }
-            let missing = |lease: &Arc<Lease>| {
-                let hand = lease.hand();
-                hand.next.is_none() && !hand.is_given_back()
-            };
-            if brief && settled && !leases.iter().any(missing) {
-                if probed && leases.iter().all(|lease| lease.hand().empty) {
+            if brief && settled {
+                let answers = |answer: Option<Probed>| {
+                    let probed = leases.iter().map(|lease| lease.hand().probed);
+                    probed.filter(|probed| *probed == answer).count()
+                };
+                if probed && answers(Some(Probed::Empty)) == leases.len() {
                     return Ok(deliveries);
                 }
-                if !probed {
+                if !probed || answers(Some(Probed::Unclear)) > 0 {
                     probed = true;
                     self.probe(&leases).await?;
                 }

@@ -7,6 +7,8 @@ pub(super) struct Place {
     pub(super) stream: u64,
     /// The delivery's number in the consumer; repetitions count.
     pub(super) delivery: u64,
+    /// How often the message was delivered, this time included.
+    pub(super) times: u64,
 }
 
 impl Place {
@@ -15,11 +17,13 @@ impl Place {
     pub(super) fn of(reply: &str) -> Option<Self> {
         let rest = reply.strip_prefix("$JS.ACK.")?;
         let more = rest.split('.').count();
-        let skipped = if more < 9 { 3 } else { 5 };
+        let skipped = if more < 9 { 2 } else { 4 };
         let mut tokens = rest.split('.').skip(skipped);
+        let mut next = || tokens.next()?.parse().ok();
         Some(Self {
-            stream: tokens.next()?.parse().ok()?,
-            delivery: tokens.next()?.parse().ok()?,
+            times: next()?,
+            stream: next()?,
+            delivery: next()?,
         })
     }
 }
@@ -27,8 +31,12 @@ impl Place {
 /// The subject on which a delivery is given back that somebody else has received: the server looks at
 /// the message's number, and that the delivery's is one it has given out.
 pub(super) fn of_another(stream: &str, consumer: &str, place: Place) -> String {
-    let Place { stream: number, delivery } = place;
-    format!("$JS.ACK.{stream}.{consumer}.1.{number}.{delivery}.0.0")
+    let Place {
+        stream: number,
+        delivery,
+        times,
+    } = place;
+    format!("$JS.ACK.{stream}.{consumer}.{times}.{number}.{delivery}.0.0")
 }
 
 #[cfg(test)]
@@ -40,6 +48,7 @@ mod tests {
         let place = Some(Place {
             stream: 17,
             delivery: 5,
+            times: 2,
         });
         for reply in [
             "$JS.ACK.EVENTS.g_1.2.17.5.1795698708990151911.19",

@@ -3,8 +3,9 @@
 //! A server delivers again what was not acknowledged once its time is up, in between new deliveries and
 //! thus after later events of the same document. An owner does not wait for that: it gives back, in the
 //! name of whoever had them, all deliveries that it does not have itself. The server then delivers them
-//! at once, in the order of the stream and before everything new. Until as many are in hand as the server
-//! counts as pending, nothing is handed out; it does not matter for the order how long that takes.
+//! at once, in the order of the stream and before everything new. When it says that it has nothing more,
+//! or delivers something for the first time, and no number was missing in between, they are all in hand.
+//! Until then nothing is handed out; it does not matter for the order how long that takes.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -14,7 +15,8 @@ use async_nats::jetstream::consumer;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::lease::{BRIEFLY, Lease};
+use super::error;
+use super::lease::{Lease, Probed};
 use super::reply::{self, Place};
 use super::server::Server;
 use crate::error::{Error, ErrorKind, Result};
@@ -30,20 +32,16 @@ const ROUND: Duration = Duration::from_millis(200);
 /// it.
 const WALK: u64 = 100_000;
 
+/// How often it is looked whether they have come.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How many messages one request asks for.
 const REQUEST: usize = 256;
 
 /// Tries to get everything that is unacknowledged in hand. Says whether it is.
 pub(super) async fn settle(server: &Server, stream: &str, lease: &Lease) -> Result<bool> {
-    server.check_connected()?;
-    if !lease.hand().listens() {
-        let inbox = server.client().new_inbox();
-        let messages = server.subscribe(format!("{inbox}.*")).await?;
-        lease.hand().listen(messages, inbox);
-    }
     for _ in 0..ROUNDS {
-        // Before the count: a connection that breaks after it shows in another number.
-        let connects = server.connects();
+        listen(server, lease).await?;
         let info: consumer::Info = server
             .call(
                 "looking at a consumer",
@@ -51,98 +49,175 @@ pub(super) async fn settle(server: &Server, stream: &str, lease: &Lease) -> Resu
                 &json!({}),
             )
             .await?;
-        let mut again = Vec::new();
-        poll_fn(|cx| {
-            let _: Poll<()> = lease.hand().poll(cx, &mut again);
-            Poll::Ready(())
-        })
-        .await;
-        acknowledge_again(server, again).await?;
-        let (missing, inbox) = {
+        {
             let mut hand = lease.hand();
             if hand.is_given_back() {
                 return Ok(false);
             }
-            let missing = info.num_ack_pending.saturating_sub(hand.len());
-            if missing == 0 {
-                hand.next = Some(info.delivered.consumer_sequence + 1);
-                if hand.connects != connects {
-                    hand.connects = connects;
-                    hand.outstanding = 0;
-                }
-                hand.heard = Instant::now();
+            hand.next = Some(info.delivered.consumer_sequence + 1);
+            hand.heard = Instant::now();
+            if info.num_ack_pending == 0 {
+                hand.settled = true;
                 return Ok(true);
             }
-            hand.empty = false;
-            (missing, format!("{}.{BRIEFLY}", hand.inbox))
-        };
+        }
+        let first = info.ack_floor.stream_sequence + 1;
+        if info.delivered.stream_sequence.saturating_sub(first) > WALK {
+            return wait_for_expiry(server, stream, lease, &info).await;
+        }
         give_back(server, stream, lease, &info).await?;
-        let request = json!({ "batch": missing.min(REQUEST), "no_wait": true });
-        server
-            .pull(stream, &lease.consumer, inbox, &request)
-            .await?;
-        arrive(server, lease, info.num_ack_pending).await?;
+        // What was delivered before is no answer to what is requested now.
+        let mut again = Vec::new();
+        take_in(lease, &mut again).await;
+        acknowledge_again(server, again).await?;
+        probe(server, stream, lease, REQUEST).await?;
+        if arrived(server, lease, &info).await? {
+            return Ok(true);
+        }
     }
     Ok(false)
 }
 
-/// Gives back what is pending and not in hand here.
+/// Requests what is there.
+async fn probe(server: &Server, stream: &str, lease: &Lease, batch: usize) -> Result<()> {
+    let inbox = lease.hand().probe();
+    let request = json!({ "batch": batch, "no_wait": true });
+    server.pull(stream, &lease.consumer, inbox, &request).await
+}
+
+/// Takes what the server delivers again by itself, now and then, until there is as much in hand as it
+/// counts.
+async fn wait_for_expiry(
+    server: &Server,
+    stream: &str,
+    lease: &Lease,
+    info: &consumer::Info,
+) -> Result<bool> {
+    let mut again = Vec::new();
+    take_in(lease, &mut again).await;
+    acknowledge_again(server, again).await?;
+    let missing = {
+        let mut hand = lease.hand();
+        let missing = info.num_ack_pending.saturating_sub(hand.unacknowledged());
+        hand.settled = missing == 0 && hand.next.is_some();
+        if hand.settled {
+            return Ok(true);
+        }
+        hand.retry_at = Instant::now() + EXPIRY_INTERVAL;
+        missing
+    };
+    tracing::debug!(
+        consumer = lease.consumer,
+        missing,
+        "unacknowledged events are too far apart to fetch: they come when their time is up"
+    );
+    probe(server, stream, lease, missing.clamp(1, REQUEST)).await?;
+    Ok(false)
+}
+
+/// Listens for what is delivered, at an address of its own for every connection: what was requested
+/// through an earlier one goes nowhere.
+async fn listen(server: &Server, lease: &Lease) -> Result<()> {
+    server.check_connected()?;
+    // Before the subscription: a connection that breaks after it shows in another number.
+    let connects = server.connects();
+    let listens = {
+        let hand = lease.hand();
+        hand.listens() && hand.connects == connects
+    };
+    if !listens {
+        let inbox = server.client().new_inbox();
+        let messages = server.subscribe(format!("{inbox}.*")).await?;
+        lease.hand().listen(messages, inbox, connects);
+    }
+    Ok(())
+}
+
+/// Gives back what is pending and not in hand here, and waits until the server has done it.
 async fn give_back(
     server: &Server,
     stream: &str,
     lease: &Lease,
     info: &consumer::Info,
 ) -> Result<()> {
-    let (first, last) = (
-        info.ack_floor.stream_sequence + 1,
-        info.delivered.stream_sequence,
-    );
-    if last.saturating_sub(first) > WALK {
-        tracing::warn!(
-            consumer = lease.consumer,
-            "unacknowledged events are too far apart to fetch: they come when their time is up"
-        );
-        return Ok(());
-    }
+    let what = "a delivery to give back";
+    let first = info.ack_floor.stream_sequence + 1;
+    let last = info.delivered.stream_sequence;
+    let subject = |number: u64| {
+        let place = Place {
+            stream: number,
+            delivery: info.delivered.consumer_sequence,
+            times: 1,
+        };
+        reply::of_another(stream, &lease.consumer, place)
+    };
+    let mut latest = None;
     for number in first..=last {
         if lease.hand().has(number) {
             continue;
         }
-        let place = Place {
-            stream: number,
-            delivery: info.delivered.consumer_sequence,
-        };
-        server
-            .client()
-            .publish(
-                reply::of_another(stream, &lease.consumer, place),
-                "-NAK".into(),
-            )
-            .await
-            .map_err(|error| super::error::unsent("a delivery to give back", error))?;
+        if let Some(before) = latest.replace(number) {
+            server
+                .client()
+                .publish(subject(before), NAK.into())
+                .await
+                .map_err(|error| error::unsent(what, error))?;
+        }
+    }
+    if let Some(latest) = latest {
+        // It takes them in order: this one's answer stands for all.
+        let request = async_nats::Request::new()
+            .payload(NAK.into())
+            .timeout(Some(server.timeout()));
+        let answer = server.client().send_request(subject(latest), request).await;
+        answer.map_err(|error| error::no_reply(what, error))?;
     }
     Ok(())
 }
 
-/// Waits until that many are in hand, or the server has no more, or the round is over.
-async fn arrive(server: &Server, lease: &Lease, pending: usize) -> Result<()> {
+const NAK: &str = "-NAK";
+
+/// Waits until everything is in hand. Says whether it is.
+async fn arrived(server: &Server, lease: &Lease, info: &consumer::Info) -> Result<bool> {
     let deadline = Instant::now() + ROUND;
     loop {
         let mut again = Vec::new();
         let came = poll_fn(|cx| lease.hand().poll(cx, &mut again));
         let late = timeout_at(deadline, came).await.is_err();
         acknowledge_again(server, again).await?;
-        let hand = lease.hand();
+        let mut hand = lease.hand();
         if hand.is_deleted() {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("nats: consumer {} is gone", lease.consumer),
             ));
         }
-        if late || hand.empty || hand.len() >= pending {
-            return Ok(());
+        if hand.next.is_none() || hand.is_given_back() {
+            // One went to somebody else. It is counted the next time.
+            return Ok(false);
+        }
+        if hand.fresh || hand.probed == Some(Probed::Empty) {
+            hand.settled = true;
+            return Ok(true);
+        }
+        let more = hand.next.is_some_and(|next| {
+            // A full answer has no end of its own.
+            let delivered = next.saturating_sub(info.delivered.consumer_sequence + 1);
+            usize::try_from(delivered).is_ok_and(|delivered| delivered >= REQUEST)
+        });
+        if late || more || hand.probed == Some(Probed::Unclear) {
+            return Ok(false);
         }
     }
+}
+
+/// Takes in what has arrived, without waiting.
+pub(super) async fn take_in(lease: &Lease, again: &mut Vec<async_nats::Subject>) {
+    poll_fn(|cx| {
+        let _: Poll<()> = lease.hand().poll(cx, again);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Repeats acknowledgements that a killed server has forgotten.
@@ -155,7 +230,7 @@ pub(super) async fn acknowledge_again(
             .client()
             .publish(reply, "+ACK".into())
             .await
-            .map_err(|error| super::error::unsent("an acknowledgement", error))?;
+            .map_err(|error| error::unsent("an acknowledgement", error))?;
     }
     Ok(())
 }

@@ -67,10 +67,6 @@ impl State {
         Self { server, stream }
     }
 
-    pub(super) fn stream(&self) -> &str {
-        &self.stream
-    }
-
     pub(super) async fn put(
         &self,
         subject: String,
