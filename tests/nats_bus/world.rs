@@ -82,7 +82,18 @@ impl Seen {
     /// Waits for all of `expected`. None may be missing and every document's must be in order; one that
     /// was seen before may come again. Returns how many did.
     pub(crate) async fn check(&self, expected: &[Event]) -> usize {
-        eventually("all events arrive", || self.different() >= expected.len()).await;
+        let begin = Instant::now();
+        while self.different() < expected.len() {
+            if begin.elapsed() > DEADLINE {
+                let seen: HashSet<_> = self.events().iter().map(Event::id).collect();
+                let missing = expected.iter().filter(|event| !seen.contains(&event.id()));
+                let missing: Vec<_> = missing
+                    .map(|event| format!("{}@{}", event.aggregate_id(), event.version()))
+                    .collect();
+                panic!("{} events missing: {missing:?}", missing.len());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         check_order(&self.events(), expected)
     }
 }

@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 
 use super::error;
 use super::jetstream::Shared;
+use super::settle::look_up;
 use crate::bus::broker::Acknowledgement;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -30,6 +31,7 @@ impl Shared {
         let leases = self.leases.current(group, member, &claims);
         let mut last = Vec::with_capacity(leases.len());
         for lease in &leases {
+            look_up(&self.server, &self.stream, lease).await?;
             let mut replies: Vec<_> = {
                 let mut hand = lease.hand();
                 let own = done.iter().filter(|done| done.claim == lease.claim);
@@ -51,7 +53,12 @@ impl Shared {
             client.send_request(reply, request)
         });
         for confirmation in join_all(confirmations).await {
-            confirmation.map_err(|error| error::no_reply(what, error))?;
+            if let Err(error) = confirmation {
+                for lease in &leases {
+                    lease.hand().doubt();
+                }
+                return Err(error::no_reply(what, error));
+            }
         }
         if self.server.connects() != connects {
             return Err(Error::new(

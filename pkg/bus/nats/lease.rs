@@ -45,6 +45,9 @@ pub(super) struct Hand {
     pub(super) heard: Instant,
     /// The connection in which the requests were made.
     pub(super) connects: u64,
+    /// In which connection it was looked up what the server knows, and the last message of the stream
+    /// that it knows to be delivered.
+    pub(super) known: Option<Known>,
     /// The number of the next delivery; `None` when one was missing, until all were counted again.
     pub(super) next: Option<u64>,
     /// Whether everything that is unacknowledged is in hand. If not, nothing is handed out.
@@ -62,6 +65,13 @@ pub(super) struct Hand {
     held: BTreeMap<u64, Held>,
     done: Done,
     deleted: bool,
+}
+
+/// What a server knows: one that was killed has forgotten the latest deliveries and acknowledgements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) connects: u64,
+    pub(super) delivered: u64,
 }
 
 /// The end of a request that takes only what is there.
@@ -84,6 +94,8 @@ struct Waiting {
 struct Held {
     reply: Subject,
     since: Instant,
+    /// The connection in which it came.
+    connects: u64,
     /// An acknowledgement was sent, and the server may have it.
     acknowledging: bool,
 }
@@ -122,6 +134,7 @@ impl Lease {
                 outstanding: 0,
                 heard: Instant::now(),
                 connects: 0,
+                known: None,
                 next: None,
                 settled: false,
                 retry_at: Instant::now(),
@@ -254,6 +267,7 @@ impl Hand {
         let since = Instant::now();
         if let Some(held) = self.held.get_mut(&place.stream) {
             held.reply = reply;
+            held.connects = self.connects;
             held.since = since;
         } else {
             let waiting = Waiting {
@@ -313,6 +327,7 @@ impl Hand {
         let held = Held {
             reply: waiting.reply,
             since: waiting.since,
+            connects: self.connects,
             acknowledging: false,
         };
         self.held.insert(place, held);
@@ -333,11 +348,26 @@ impl Hand {
         self.held.contains_key(&position.major)
     }
 
-    /// Where to acknowledge what was handed out; `None` if that was done.
+    /// Where to acknowledge what was handed out; `None` if that was done, or the server does not know of
+    /// the delivery any more. It ignores such acknowledgements, and delivers the message again: then it
+    /// is acknowledged.
     pub(super) fn acknowledge(&mut self, position: Position) -> Option<Subject> {
+        let known = self.known?;
         let held = self.held.get_mut(&position.major)?;
+        if held.connects != known.connects && position.major > known.delivered {
+            self.acknowledged(position);
+            return None;
+        }
         held.acknowledging = true;
         Some(held.reply.clone())
+    }
+
+    /// An acknowledgement got no answer: nothing is taken for known that was not looked up.
+    pub(super) fn doubt(&mut self) {
+        self.known = None;
+        for held in self.held.values_mut() {
+            held.connects = 0;
+        }
     }
 
     /// The server has confirmed an acknowledgement.

@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::error;
-use super::lease::{Lease, Probed};
+use super::lease::{Known, Lease, Probed};
 use super::reply::{self, Place};
 use super::server::Server;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,18 +42,16 @@ const REQUEST: usize = 256;
 pub(super) async fn settle(server: &Server, stream: &str, lease: &Lease) -> Result<bool> {
     for _ in 0..ROUNDS {
         listen(server, lease).await?;
-        let info: consumer::Info = server
-            .call(
-                "looking at a consumer",
-                format!("CONSUMER.INFO.{stream}.{}", lease.consumer),
-                &json!({}),
-            )
-            .await?;
+        let info = info(server, stream, lease).await?;
         {
             let mut hand = lease.hand();
             if hand.is_given_back() {
                 return Ok(false);
             }
+            hand.known = Some(Known {
+                connects: hand.connects,
+                delivered: info.delivered.stream_sequence,
+            });
             hand.next = Some(info.delivered.consumer_sequence + 1);
             hand.heard = Instant::now();
             if info.num_ack_pending == 0 {
@@ -76,6 +74,27 @@ pub(super) async fn settle(server: &Server, stream: &str, lease: &Lease) -> Resu
         }
     }
     Ok(false)
+}
+
+async fn info(server: &Server, stream: &str, lease: &Lease) -> Result<consumer::Info> {
+    let subject = format!("CONSUMER.INFO.{stream}.{}", lease.consumer);
+    let what = "looking at a consumer";
+    server.call(what, subject, &json!({})).await
+}
+
+/// Looks up what the server knows to be delivered, once for every connection.
+pub(super) async fn look_up(server: &Server, stream: &str, lease: &Lease) -> Result<()> {
+    let connects = server.connects();
+    let known = lease.hand().known;
+    if known.is_some_and(|known| known.connects == connects) {
+        return Ok(());
+    }
+    let info = info(server, stream, lease).await?;
+    lease.hand().known = Some(Known {
+        connects,
+        delivered: info.delivered.stream_sequence,
+    });
+    Ok(())
 }
 
 /// Requests what is there.
