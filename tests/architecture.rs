@@ -180,9 +180,12 @@ fn driver_types_stay_in_their_adapters() {
             if file.starts_with(folder) {
                 continue;
             }
+            // Modules of ours that go by the driver's name.
             let own = [
                 format!("crate::storage::{driver}::"),
                 format!("storage::{driver}::"),
+                format!("bus::{driver}::"),
+                format!("self::{driver}::"),
             ];
             let mut rest = code.clone();
             for path in own {

@@ -63,6 +63,8 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::event::Event;
 
+#[cfg(feature = "redis")]
+pub use self::redis::RedisBus;
 pub use dead_letter::{DeadLetter, LetterContent};
 pub use filter::{EventTypes, Filter};
 pub use handle::{SubscriptionControl, SubscriptionHandle, SubscriptionState};
@@ -72,8 +74,6 @@ pub use memory::MemoryBus;
 pub use nats::NatsBus;
 pub use publish_error::PublishError;
 pub use redelivery::RedeliveryPolicy;
-#[cfg(feature = "redis")]
-pub use redis::RedisBus;
 pub use subscription::{StartFrom, Subscription};
 
 /// What a bus can and cannot do. A conformance case that needs a missing ability is reported as not

@@ -9,9 +9,16 @@
 #[cfg(not(all(feature = "testing", feature = "redis")))]
 compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
 
+mod foreign;
+mod full;
+mod killed;
+mod opening;
+mod outages;
+mod proxy;
 #[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "../support/redis.rs"]
 mod redis;
+mod world;
 
 mod streams {
     use std::sync::Arc;

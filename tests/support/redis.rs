@@ -197,7 +197,8 @@ impl Process {
         let mut answer = [0; 7];
         stream.read_exact(&mut answer)?;
         // "-LOADING …" while it reads its files.
-        Ok(&answer == b"+PONG\r\n")
+        // With a password it refuses, but it is there.
+        Ok(&answer == b"+PONG\r\n" || answer.starts_with(b"-NOAUTH"))
     }
 }
 

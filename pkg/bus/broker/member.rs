@@ -59,7 +59,6 @@ impl Member {
         kill: &CancellationToken,
         runtime: Handle,
     ) -> Arc<Self> {
-        let kill = kill.child_token();
         let workers = spec.workers;
         let member = Arc::new(Self {
             broker,
@@ -72,7 +71,7 @@ impl Member {
             name: Uuid::now_v7().to_string(),
             handler,
             state: watch::Sender::new(SubscriptionState::Running),
-            crew: Crew::new(kill.clone()),
+            crew: Crew::new(kill),
             upkeep: Crew::new(kill),
             live: AtomicUsize::new(0),
             letters_taken: Notify::new(),

@@ -29,7 +29,7 @@ impl Member {
         group: Arc<Group>,
         handler: Arc<dyn EventHandler>,
         workers: usize,
-        kill: CancellationToken,
+        kill: &CancellationToken,
         drain_timeout: Duration,
     ) -> Option<Arc<Self>> {
         let state = watch::Sender::new(SubscriptionState::Running);

@@ -204,9 +204,9 @@ impl EventBus for MemoryBus {
         }
         let workers = subscription.workers;
         let start = |group: Arc<Group>| {
-            let kill = self.0.kill.child_token();
             let handler = Arc::clone(&handler);
-            Member::start(group, handler, workers, kill, self.0.options.drain_timeout)
+            let (kill, drain_timeout) = (&self.0.kill, self.0.options.drain_timeout);
+            Member::start(group, handler, workers, kill, drain_timeout)
         };
         let member = if let Some(member) = existing.and_then(start) {
             member

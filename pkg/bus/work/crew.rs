@@ -30,8 +30,9 @@ pub(in crate::bus) enum Finish {
 }
 
 impl Crew {
-    /// A crew without tasks, which ends at the latest with `kill`.
-    pub(in crate::bus) fn new(kill: CancellationToken) -> Self {
+    /// A crew without tasks, which ends at the latest with `kill`. Ending it does not cancel `kill`.
+    pub(in crate::bus) fn new(kill: &CancellationToken) -> Self {
+        let kill = kill.child_token();
         Self {
             stop: kill.child_token(),
             kill,
