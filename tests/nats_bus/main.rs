@@ -21,4 +21,5 @@ mod order;
 mod proxy;
 mod restarts;
 mod settings;
+mod speed;
 mod world;

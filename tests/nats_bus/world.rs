@@ -59,6 +59,10 @@ impl Seen {
         self.0.lock().unwrap().clone()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
     /// How many different events.
     pub(crate) fn different(&self) -> usize {
         let seen = self.0.lock().unwrap();

@@ -110,10 +110,7 @@ impl Shared {
                 "max_deliver": -1,
                 // What is in work is bounded by the members' queues.
                 "max_ack_pending": -1,
-                "filter_subjects": [
-                    self.subjects.partition(partition),
-                    self.subjects.redriven(&group.name, partition),
-                ],
+                "filter_subject": self.subjects.partition(partition),
                 "replay_policy": "instant",
             },
         });

@@ -31,7 +31,17 @@ pub(super) struct Lease {
     /// The revision of that entry.
     revision: AtomicU64,
     pub(super) consumer: String,
+    redriven: Redriven,
     hand: Mutex<Hand>,
+}
+
+/// How letters on their way back are told from events.
+#[derive(Debug)]
+pub(super) struct Redriven {
+    /// The subject of those of this group.
+    pub(super) own: String,
+    /// What the subjects of all groups begin with.
+    pub(super) all: String,
 }
 
 #[derive(Debug)]
@@ -121,8 +131,14 @@ impl Done {
 }
 
 impl Lease {
-    pub(super) fn new(claim: Claim, title: String, consumer: String) -> Self {
+    pub(super) fn new(
+        claim: Claim,
+        title: String,
+        consumer: String,
+        redriven: Redriven,
+    ) -> Self {
         Self {
+            redriven,
             revision: AtomicU64::new(claim.fence),
             claim,
             title,
@@ -160,6 +176,17 @@ impl Lease {
 
     pub(super) fn set_revision(&self, revision: u64) {
         self.revision.store(revision, Ordering::Relaxed);
+    }
+
+    /// Takes in everything that has arrived. Adds whom to acknowledge at once, and is ready if anything
+    /// came.
+    pub(super) fn poll(&self, cx: &mut Context<'_>, again: &mut Vec<Subject>) -> Poll<()> {
+        self.hand().poll(&self.redriven, cx, again)
+    }
+
+    /// Hands out the next delivery.
+    pub(super) fn next(&self) -> Option<Delivery> {
+        self.hand().next(self.claim, &self.redriven)
     }
 
     /// Reads no more: what is in hand is the next owner's.
@@ -218,16 +245,19 @@ impl Hand {
         self.ready.len()
     }
 
-    /// Takes in everything that has arrived. Returns whom to acknowledge again, and whether anything
-    /// came.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, again: &mut Vec<Subject>) -> Poll<()> {
+    fn poll(
+        &mut self,
+        redriven: &Redriven,
+        cx: &mut Context<'_>,
+        again: &mut Vec<Subject>,
+    ) -> Poll<()> {
         let mut came = false;
         while let Some(messages) = &mut self.messages {
             match messages.poll_next_unpin(cx) {
                 Poll::Pending => break,
                 Poll::Ready(Some(message)) => {
                     came = true;
-                    again.extend(self.take_in(message));
+                    again.extend(self.take_in(redriven, message));
                 }
                 // The connection was closed for good.
                 Poll::Ready(None) => {
@@ -240,7 +270,7 @@ impl Hand {
         if came { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn take_in(&mut self, mut message: Message) -> Option<Subject> {
+    fn take_in(&mut self, redriven: &Redriven, mut message: Message) -> Option<Subject> {
         self.heard = Instant::now();
         if let Some(status) = message.status {
             self.status(status.as_u16(), &message);
@@ -261,7 +291,8 @@ impl Hand {
                 self.settled = false;
             }
         }
-        if self.done.places.contains(&place.stream) {
+        let others = message.subject.starts_with(&redriven.all) && *message.subject != *redriven.own;
+        if others || self.done.places.contains(&place.stream) {
             return Some(reply);
         }
         let since = Instant::now();
@@ -314,12 +345,7 @@ impl Hand {
         }
     }
 
-    /// Hands out the next delivery.
-    pub(super) fn next(
-        &mut self,
-        claim: Claim,
-        is_redriven: impl Fn(&str) -> bool,
-    ) -> Option<Delivery> {
+    fn next(&mut self, claim: Claim, redriven: &Redriven) -> Option<Delivery> {
         if !self.settled || self.given_back {
             return None;
         }
@@ -338,7 +364,7 @@ impl Hand {
                 major: place,
                 minor: 0,
             },
-            redriven: is_redriven(&waiting.message.subject),
+            redriven: *waiting.message.subject == *redriven.own,
             payload: Payload(Arc::from(&waiting.message.payload[..])),
         })
     }

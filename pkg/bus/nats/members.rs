@@ -10,7 +10,7 @@ use futures_util::future::{join, join_all};
 use uuid::Uuid;
 
 use super::jetstream::Shared;
-use super::lease::Lease;
+use super::lease::{Lease, Redriven};
 use super::state::{Put, Terms};
 use super::subject;
 use crate::bus::broker::{Claim, Pulse};
@@ -165,7 +165,12 @@ impl Shared {
         };
         // The number of the message in its stream: above that of every earlier claim.
         let claim = Claim { partition, fence };
-        let lease = Lease::new(claim, title, subject::consumer(group, partition));
+        let redriven = Redriven {
+            own: self.subjects.redriven(group, partition),
+            all: self.subjects.all_redriven(),
+        };
+        let consumer = subject::consumer(group, partition);
+        let lease = Lease::new(claim, title, consumer, redriven);
         self.leases.insert(group, member, Arc::new(lease));
         Ok(Some(claim))
     }

@@ -34,8 +34,8 @@ const LARGEST_BATCH: usize = 1_000;
 /// A server keeps an atomic batch aside until it is complete; larger ones go message by message.
 const LARGEST_BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 
-const MESSAGE_ID: &str = "Nats-Msg-Id";
-const CONTENT_TYPE: &str = "content-type";
+pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
+pub(super) const CONTENT_TYPE: &str = "content-type";
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";

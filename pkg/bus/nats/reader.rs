@@ -131,7 +131,7 @@ impl MemberReader {
         let came = poll_fn(|cx| {
             let mut came = Poll::Pending;
             for lease in leases {
-                if lease.hand().poll(cx, &mut again).is_ready() {
+                if lease.poll(cx, &mut again).is_ready() {
                     came = Poll::Ready(());
                 }
             }
@@ -155,10 +155,8 @@ impl MemberReader {
         let count = leases.len().max(1);
         let turns = (0..count).filter_map(|n| leases.get((self.turn + n) % count));
         for lease in turns {
-            let mut hand = lease.hand();
             while deliveries.len() < at_most {
-                let is_redriven = |subject: &str| self.shared.subjects.is_redriven(subject);
-                match hand.next(lease.claim, is_redriven) {
+                match lease.next() {
                     Some(delivery) => deliveries.push(delivery),
                     None => break,
                 }

@@ -7,7 +7,7 @@ use async_nats::connection::State as ConnectionState;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ContextBuilder};
-use async_nats::{Client, HeaderMap, Message, Subscriber};
+use async_nats::{Client, HeaderMap, Message, RequestErrorKind, Subscriber};
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -171,6 +171,19 @@ impl Server {
                     ));
                 }
             }
+        }
+    }
+
+    /// Returns when the server has taken everything that was sent before.
+    pub(super) async fn round_trip(&self) -> Result<()> {
+        // Nobody listens at a new inbox, which the server says at once; it takes messages in order.
+        let request = async_nats::Request::new().timeout(Some(self.timeout));
+        let nobody = self.client.new_inbox();
+        match self.client.send_request(nobody, request).await {
+            Err(error) if error.kind() != RequestErrorKind::NoResponders => {
+                Err(error::no_reply("a round trip", error))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -201,7 +201,7 @@ async fn arrived(server: &Server, lease: &Lease, info: &consumer::Info) -> Resul
     let deadline = Instant::now() + ROUND;
     loop {
         let mut again = Vec::new();
-        let came = poll_fn(|cx| lease.hand().poll(cx, &mut again));
+        let came = poll_fn(|cx| lease.poll(cx, &mut again));
         let late = timeout_at(deadline, came).await.is_err();
         acknowledge_again(server, again).await?;
         let mut hand = lease.hand();
@@ -233,7 +233,7 @@ async fn arrived(server: &Server, lease: &Lease, info: &consumer::Info) -> Resul
 /// Takes in what has arrived, without waiting.
 pub(super) async fn take_in(lease: &Lease, again: &mut Vec<async_nats::Subject>) {
     poll_fn(|cx| {
-        let _: Poll<()> = lease.hand().poll(cx, again);
+        let _: Poll<()> = lease.poll(cx, again);
         Poll::Ready(())
     })
     .await;

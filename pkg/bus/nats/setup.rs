@@ -142,7 +142,7 @@ fn check_events(wanted: &Config, found: &Config, subjects: &Subjects) -> Result<
             found,
             "subjects",
             format_args!("those of {partitions} partitions of {}", subjects.prefix()),
-            format_args!("those of {} partitions", wanted.subjects.len() - 1),
+            format_args!("those of {} partitions", wanted.subjects.len()),
         ));
     }
     check(found, "retention", &wanted.retention, &found.retention)?;
