@@ -43,3 +43,26 @@ mod streams {
 
     nodestorage::bus_conformance!(bus);
 }
+
+mod pub_sub {
+    use std::sync::Arc;
+
+    use nodestorage::bus::EventBus;
+    use nodestorage::bus::redis::{RedisBus, RedisMode};
+
+    use crate::redis::{Redis, fresh_prefix};
+    use crate::world::options;
+
+    async fn bus() -> Arc<dyn EventBus> {
+        let options = options(&fresh_prefix())
+            .with_mode(RedisMode::PubSub)
+            .with_max_event_bytes(2_000_000);
+        Arc::new(
+            RedisBus::connect(Redis::shared().url(), options)
+                .await
+                .unwrap(),
+        )
+    }
+
+    nodestorage::bus_conformance!(bus);
+}

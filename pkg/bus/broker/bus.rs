@@ -10,7 +10,7 @@ use super::member::{Control, Member};
 use super::options::MachineOptions;
 use super::wire::Wire;
 use super::{Broker, GroupRecord};
-use crate::bus::{EventHandler, PublishError, Subscription, SubscriptionHandle};
+use crate::bus::{BusCapabilities, EventHandler, PublishError, Subscription, SubscriptionHandle};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 
@@ -83,30 +83,29 @@ impl DurableBus {
         )
     }
 
+    /// What such a bus can do.
+    pub(in crate::bus) fn capabilities(&self) -> BusCapabilities {
+        BusCapabilities {
+            groups: true,
+            total_order: false,
+            durable: true,
+            across_processes: true,
+            durable_groups: true,
+            from_beginning: true,
+            deduplicates: true,
+            max_event_bytes: self.broker.max_event_bytes(),
+        }
+    }
+
     /// See [`EventBus::publish`](crate::bus::EventBus::publish).
     pub(in crate::bus) async fn publish(&self, events: &[Event]) -> Result<(), PublishError> {
         if self.registry().closed {
             return Err(PublishError::unavailable(0, self.closed()));
         }
-        let mut outgoing = Vec::with_capacity(events.len());
-        let mut poison = None;
-        for event in events {
-            match self.wire.outgoing(event) {
-                Ok(event) => outgoing.push(event),
-                Err(error) => {
-                    poison = Some(error);
-                    break;
-                }
-            }
-        }
+        let (outgoing, poison) = self.wire.all_outgoing(events);
         if !outgoing.is_empty() {
-            self.broker.append(&outgoing).await.map_err(|failure| {
-                if failure.poison {
-                    PublishError::poison(failure.confirmed, failure.error)
-                } else {
-                    PublishError::unavailable(failure.confirmed, failure.error)
-                }
-            })?;
+            let appended = self.broker.append(&outgoing).await;
+            appended.map_err(PublishError::from)?;
         }
         match poison {
             Some(error) => Err(PublishError::poison(outgoing.len(), error)),

@@ -7,13 +7,17 @@
 //! owner dies the next one first gets what was not acknowledged and only then what is new: a document's
 //! order holds across owners.
 //!
+//! Brokers also have a mode that keeps nothing: [`LiveBus`] is for those, on a [`Channel`].
+//!
 //! Order, retries, dead letters, draining, states and the sharing of partitions are the machine's part,
 //! written once. An adapter says how its broker stores, hands out and forgets.
 
 mod bus;
 mod claims;
 mod desk;
+mod intake;
 mod leaving;
+mod live;
 mod member;
 mod options;
 mod partition;
@@ -27,11 +31,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::StartFrom;
+use super::{PublishError, StartFrom};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventId};
 
 pub(in crate::bus) use bus::DurableBus;
+pub(in crate::bus) use intake::Intake;
+pub(in crate::bus) use live::{Channel, LiveBus};
 pub(in crate::bus) use options::MachineOptions;
 
 /// A durable broker, as the machine needs it.
@@ -187,6 +193,16 @@ pub(in crate::bus) struct AppendFailure {
     /// Whether the event after those can never be stored, rather than nothing at the moment.
     pub(in crate::bus) poison: bool,
     pub(in crate::bus) error: Error,
+}
+
+impl From<AppendFailure> for PublishError {
+    fn from(failure: AppendFailure) -> Self {
+        if failure.poison {
+            Self::poison(failure.confirmed, failure.error)
+        } else {
+            Self::unavailable(failure.confirmed, failure.error)
+        }
+    }
 }
 
 /// A group as the broker remembers it.

@@ -1,10 +1,10 @@
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::desk::Incoming;
 use super::member::Member;
 use super::{Delivery, Reader};
+use crate::bus::work::with_causes;
 use crate::error::{Error, ErrorKind};
 
 /// How long one read waits for something to come. Nothing depends on it: a waiting read is given up
@@ -30,7 +30,11 @@ pub(super) async fn read(member: Arc<Member>) {
             continue;
         };
         failures = failures.saturating_add(1);
-        if failures == 1 && error.kind() != ErrorKind::NotFound {
+        if error.kind() == ErrorKind::NotFound {
+            // The group or a stream is gone: whatever is held there is void. Who keeps the claims sees
+            // to it.
+            member.desk.lose(|_| true);
+        } else if failures == 1 {
             tracing::warn!(subscription = member.group(), %error, "reading failed, trying again");
         }
         tokio::select! {
@@ -84,10 +88,7 @@ fn incoming(member: &Member, delivery: Delivery) -> Incoming {
         Ok(_) => Incoming::Unwanted,
         Err(error) => Incoming::Foreign {
             payload: delivery.payload,
-            error: match error.source() {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            },
+            error: with_causes(&error),
         },
     }
 }

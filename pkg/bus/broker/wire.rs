@@ -30,7 +30,7 @@ impl Wire {
     }
 
     /// An event ready to be stored; an error is the event's own, so it is poison.
-    pub(super) fn outgoing(&self, event: &Event) -> Result<Outgoing> {
+    fn outgoing(&self, event: &Event) -> Result<Outgoing> {
         let payload = self.serializer.serialize(event)?;
         if let Some(max) = self.max_bytes
             && payload.len() > max
@@ -49,6 +49,18 @@ impl Wire {
             event: event.clone(),
             payload: payload.into(),
         })
+    }
+
+    /// Events ready to be stored up to the first that never can be, and why not.
+    pub(super) fn all_outgoing(&self, events: &[Event]) -> (Vec<Outgoing>, Option<Error>) {
+        let mut outgoing = Vec::with_capacity(events.len());
+        for event in events {
+            match self.outgoing(event) {
+                Ok(event) => outgoing.push(event),
+                Err(error) => return (outgoing, Some(error)),
+            }
+        }
+        (outgoing, None)
     }
 
     pub(super) fn event(&self, payload: &Payload) -> Result<Event> {

@@ -293,6 +293,18 @@ impl Group {
         self.state().dead.iter().take(limit).cloned().collect()
     }
 
+    /// Keeps bytes that are no event, if there is room: they come from nobody who would wait.
+    #[cfg(any(feature = "redis", feature = "nats"))]
+    pub(super) fn refuse(&self, letter: DeadLetter) {
+        let mut state = self.state();
+        let kept = state.dead.len() < self.spec.max_dead_letters;
+        if kept {
+            state.dead.push(letter);
+        }
+        drop(state);
+        tracing::warn!(subscription = %self.name, kept, "something that is no event came");
+    }
+
     /// Takes letters out; with `redrive` they are queued again.
     pub(super) fn remove_dead(&self, events: &[EventId], redrive: bool) -> Result<usize, Error> {
         let mut state = self.state();

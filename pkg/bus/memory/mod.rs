@@ -105,6 +105,22 @@ impl MemoryBus {
     }
 }
 
+#[cfg(any(feature = "redis", feature = "nats"))]
+impl MemoryBus {
+    /// Puts bytes that are no event into the dead letters of every subscription that has room for them.
+    pub(in crate::bus) fn refuse(&self, payload: &Arc<[u8]>, error: &Error) {
+        let groups = self.0.registry().groups.clone();
+        let letter = super::DeadLetter::foreign(
+            Uuid::new_v4().into(),
+            Arc::clone(payload),
+            super::work::with_causes(error),
+        );
+        for group in groups {
+            group.refuse(letter.clone());
+        }
+    }
+}
+
 impl Shared {
     /// No code of others runs under this lock, so a poisoned one means nothing.
     fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -6,6 +6,7 @@ mod connection;
 mod error;
 mod keys;
 mod options;
+mod pubsub;
 mod reader;
 mod scripts;
 
@@ -16,18 +17,25 @@ use redis::Client;
 
 use self::broker::{Streams, StreamsBroker};
 use self::error::translated;
-use super::broker::DurableBus;
+use self::pubsub::PubSubChannel;
+use super::broker::{DurableBus, LiveBus};
 use super::{
     BusCapabilities, EventBus, EventHandler, PublishError, Subscription, SubscriptionHandle,
 };
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 
 pub use options::{RedisBusOptions, RedisMode, WhenFull};
 
 /// A bus on a Redis server. See the [module](self).
 #[derive(Debug, Clone)]
-pub struct RedisBus(Arc<DurableBus>);
+pub struct RedisBus(Mode);
+
+#[derive(Debug, Clone)]
+enum Mode {
+    Streams(Arc<DurableBus>),
+    PubSub(Arc<LiveBus>),
+}
 
 impl RedisBus {
     /// Connects to the server at a `redis://` or `rediss://` URL.
@@ -47,29 +55,50 @@ impl RedisBus {
     pub async fn from_client(client: Client, options: RedisBusOptions) -> Result<Self> {
         options.validate()?;
         let machine = options.machine();
-        let streams = Streams::open(client, options).await?;
-        let broker = Arc::new(StreamsBroker(Arc::new(streams)));
-        Ok(Self(Arc::new(DurableBus::new(broker, machine)?)))
+        Ok(Self(match options.mode {
+            RedisMode::Streams => {
+                let streams = Streams::open(client, options).await?;
+                let broker = Arc::new(StreamsBroker(Arc::new(streams)));
+                Mode::Streams(Arc::new(DurableBus::new(broker, machine)?))
+            }
+            RedisMode::PubSub => {
+                let channel = Arc::new(PubSubChannel::open(client, options).await?);
+                Mode::PubSub(Arc::new(LiveBus::new(channel, machine)?))
+            }
+        }))
+    }
+
+    /// Forgets a group for good: its place in the streams, what waits for it, its dead letters. A group
+    /// that nobody comes back to must be removed, or its events fill the bus. Members that are there
+    /// begin anew, with what is published then.
+    ///
+    /// # Errors
+    /// `Unsupported` in the mode [`RedisMode::PubSub`], `Unavailable` if the server does not answer.
+    pub async fn remove_group(&self, group: &str) -> Result<()> {
+        match &self.0 {
+            Mode::Streams(bus) => bus.broker().remove_group(group).await,
+            Mode::PubSub(_) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "a redis bus in this mode has no groups",
+            )),
+        }
     }
 }
 
 #[async_trait]
 impl EventBus for RedisBus {
     fn capabilities(&self) -> BusCapabilities {
-        BusCapabilities {
-            groups: true,
-            total_order: false,
-            durable: true,
-            across_processes: true,
-            durable_groups: true,
-            from_beginning: true,
-            deduplicates: true,
-            max_event_bytes: self.0.broker().max_event_bytes(),
+        match &self.0 {
+            Mode::Streams(bus) => bus.capabilities(),
+            Mode::PubSub(bus) => bus.capabilities(),
         }
     }
 
     async fn publish(&self, events: &[Event]) -> Result<(), PublishError> {
-        self.0.publish(events).await
+        match &self.0 {
+            Mode::Streams(bus) => bus.publish(events).await,
+            Mode::PubSub(bus) => bus.publish(events).await,
+        }
     }
 
     async fn attach(
@@ -77,10 +106,16 @@ impl EventBus for RedisBus {
         subscription: Subscription,
         handler: Arc<dyn EventHandler>,
     ) -> Result<SubscriptionHandle> {
-        self.0.attach(subscription, handler).await
+        match &self.0 {
+            Mode::Streams(bus) => bus.attach(subscription, handler).await,
+            Mode::PubSub(bus) => bus.attach(subscription, handler).await,
+        }
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.close().await
+        match &self.0 {
+            Mode::Streams(bus) => bus.close().await,
+            Mode::PubSub(bus) => bus.close().await,
+        }
     }
 }

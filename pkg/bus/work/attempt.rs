@@ -1,4 +1,5 @@
 use std::any::Any;
+use std::error::Error as StdError;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -6,7 +7,6 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use crate::bus::EventHandler;
-use crate::error::BoxError;
 use crate::event::Event;
 
 /// Has a handler handle an event, unless `broken_off` completes first: then `None`, and the handler's
@@ -29,12 +29,13 @@ pub(in crate::bus) async fn attempt(
     match (result, dropped) {
         (None, _) => None,
         (Some(Ok(Ok(()))), Ok(())) => Some(Ok(())),
-        (Some(Ok(Err(error))), Ok(())) => Some(Err(with_causes(error))),
+        (Some(Ok(Err(error))), Ok(())) => Some(Err(with_causes(&*error))),
         (Some(Err(panic)), _) | (_, Err(panic)) => Some(Err(panic_message(panic))),
     }
 }
 
-fn with_causes(error: BoxError) -> String {
+/// An error's message with those of its causes.
+pub(in crate::bus) fn with_causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

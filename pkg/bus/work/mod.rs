@@ -6,6 +6,8 @@ mod lanes;
 mod recent;
 
 pub(in crate::bus) use attempt::attempt;
+#[cfg(any(feature = "redis", feature = "nats"))]
+pub(in crate::bus) use attempt::with_causes;
 pub(in crate::bus) use crew::{Crew, Finish};
 pub(in crate::bus) use lanes::Lanes;
 pub(in crate::bus) use recent::Recent;

@@ -4,7 +4,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::support::{assert_same_order, in_collection, interleaved, must, publish};
+use super::support::{assert_same_order, grouped, in_collection, interleaved, must, publish};
 use super::{Harness, Recorder, Verdict, sample_event};
 use crate::bus::{EventBusExt, StartFrom, Subscription};
 use crate::error::ErrorKind;
@@ -171,7 +171,7 @@ pub async fn an_event_id_published_twice_reaches_a_group_once(harness: impl Harn
     }
     let seen = Recorder::new();
     let recorder = seen.clone();
-    let subscription = Subscription::to_all().with_group("once");
+    let subscription = grouped(&bus, "once", Subscription::to_all());
     must(
         bus.subscribe(subscription, move |event: Event| {
             recorder.record(event);
@@ -219,9 +219,11 @@ async fn order_with(harness: impl Harness, workers: usize) -> Verdict {
     let bus = harness().await;
     let seen = Recorder::new();
     let recorder = seen.clone();
-    let subscription = Subscription::to_all()
-        .with_group("ordered")
-        .with_workers(workers);
+    let subscription = grouped(
+        &bus,
+        "ordered",
+        Subscription::to_all().with_workers(workers),
+    );
     must(
         bus.subscribe(subscription, move |event: Event| {
             let recorder = recorder.clone();

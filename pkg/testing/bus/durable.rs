@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::support::{assert_same_order, fail, interleaved, must, publish, quick};
+use super::support::{NO_GROUPS, assert_same_order, fail, interleaved, must, publish, quick};
 use super::{Harness, Recorder, Verdict, eventually, sample_event};
 use crate::bus::{EventBus, EventBusExt, Subscription, SubscriptionHandle, SubscriptionState};
 use crate::error::{Error, ErrorKind};
@@ -148,7 +148,7 @@ pub async fn full_dead_letters_stall_the_subscription(harness: impl Harness) -> 
 pub async fn members_come_and_go_and_nothing_is_lost(harness: impl Harness) -> Verdict {
     let bus = harness().await;
     if !bus.capabilities().groups {
-        return Verdict::NotApplicable("able to share events in groups");
+        return NO_GROUPS;
     }
     let seen = Recorder::new();
     let subscription = Subscription::to_all()

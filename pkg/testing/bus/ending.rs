@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::support::{fail, interleaved, must, publish};
+use super::support::{fail, grouped, interleaved, must, publish};
 use super::{Harness, Recorder, Verdict, eventually};
 use crate::bus::{EventBus, EventBusExt, Subscription, SubscriptionHandle, SubscriptionState};
 use crate::error::{Error, ErrorKind};
@@ -18,7 +18,7 @@ async fn at_work(
     let (recorder, turnstile) = (seen.clone(), Arc::clone(&gate));
     let handle = must(
         bus.subscribe(
-            Subscription::to_all().with_group("worker"),
+            grouped(bus, "worker", Subscription::to_all()),
             move |event: Event| {
                 let (recorder, turnstile) = (recorder.clone(), Arc::clone(&turnstile));
                 async move {

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::support::{assert_same_order, interleaved, must, publish, quick};
+use super::support::{NO_GROUPS, assert_same_order, grouped, interleaved, must, publish, quick};
 use super::{Harness, Recorder, Verdict, eventually, sample_event};
 use crate::bus::{EventBusExt, RedeliveryPolicy, Subscription};
 use crate::event::{Event, EventId};
@@ -23,13 +23,16 @@ impl Attempts {
 
 async fn order_under_redelivery(harness: impl Harness, members: usize, workers: usize) -> Verdict {
     let bus = harness().await;
+    if members > 1 && !bus.capabilities().groups {
+        return NO_GROUPS;
+    }
     let (seen, attempts) = (Recorder::new(), Attempts::default());
     for _ in 0..members {
         let (recorder, attempts) = (seen.clone(), attempts.clone());
         let subscription = Subscription::to_all()
-            .with_group("retried")
             .with_workers(workers)
             .with_retry(quick(5));
+        let subscription = grouped(&bus, "retried", subscription);
         must(
             bus.subscribe(subscription, move |event: Event| {
                 let (recorder, attempts) = (recorder.clone(), attempts.clone());
@@ -116,9 +119,7 @@ pub async fn an_error_is_retried_after_a_backoff(harness: impl Harness) -> Verdi
         .with_attempts(3)
         .with_delays(base, base * 10)
         .with_jitter(false);
-    let subscription = Subscription::to_all()
-        .with_group("patient")
-        .with_retry(retry);
+    let subscription = grouped(&bus, "patient", Subscription::to_all().with_retry(retry));
     must(
         bus.subscribe(subscription, move |_: Event| {
             let mut times = recorder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,9 +144,7 @@ pub async fn the_last_failure_goes_to_the_dead_letters(harness: impl Harness) ->
     let bus = harness().await;
     let (seen, attempts) = (Recorder::new(), Attempts::default());
     let recorder = seen.clone();
-    let subscription = Subscription::to_all()
-        .with_group("dead")
-        .with_retry(quick(3));
+    let subscription = grouped(&bus, "dead", Subscription::to_all().with_retry(quick(3)));
     let handle = must(
         bus.subscribe(subscription, move |event: Event| {
             let result = if event.version() == 2 {
@@ -179,9 +178,11 @@ pub async fn a_dead_letter_is_redriven(harness: impl Harness) -> Verdict {
     let bus = harness().await;
     let (seen, attempts) = (Recorder::new(), Attempts::default());
     let recorder = seen.clone();
-    let subscription = Subscription::to_all()
-        .with_group("redriven")
-        .with_retry(quick(2));
+    let subscription = grouped(
+        &bus,
+        "redriven",
+        Subscription::to_all().with_retry(quick(2)),
+    );
     let handle = must(
         bus.subscribe(subscription, move |event: Event| {
             // Fails for good twice: the second time after the first redrive.
@@ -212,9 +213,11 @@ pub async fn a_dead_letter_is_redriven(harness: impl Harness) -> Verdict {
 /// A discarded letter never comes again.
 pub async fn a_dead_letter_is_discarded(harness: impl Harness) -> Verdict {
     let bus = harness().await;
-    let subscription = Subscription::to_all()
-        .with_group("discarded")
-        .with_retry(quick(1));
+    let subscription = grouped(
+        &bus,
+        "discarded",
+        Subscription::to_all().with_retry(quick(1)),
+    );
     let handle = must(
         bus.subscribe(subscription, |_: Event| async { Err::<(), _>("no") })
             .await,
@@ -249,9 +252,7 @@ pub async fn a_panic_is_a_handler_error(harness: impl Harness) -> Verdict {
     let bus = harness().await;
     let (seen, attempts) = (Recorder::new(), Attempts::default());
     let recorder = seen.clone();
-    let subscription = Subscription::to_all()
-        .with_group("panics")
-        .with_retry(quick(2));
+    let subscription = grouped(&bus, "panics", Subscription::to_all().with_retry(quick(2)));
     let handle = must(
         bus.subscribe(subscription, move |event: Event| {
             let kind = event.event_type().to_owned();

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::support::{assert_same_order, fail, interleaved, must, publish};
+use super::support::{NO_GROUPS, assert_same_order, fail, interleaved, must, publish};
 use super::{Harness, Recorder, Verdict, eventually};
 use crate::bus::{EventBusExt, Subscription, SubscriptionState};
 use crate::error::ErrorKind;
@@ -11,6 +11,9 @@ use crate::event::Event;
 /// Two groups of three members, and a broadcast: everyone gets everything, each group once.
 pub async fn each_event_reaches_one_member_of_each_group(harness: impl Harness) -> Verdict {
     let bus = harness().await;
+    if !bus.capabilities().groups {
+        return NO_GROUPS;
+    }
     let recorders: Vec<_> = (0..3).map(|_| Recorder::new()).collect();
     for (group, members) in [(Some("a"), 3), (Some("b"), 3), (None, 1)] {
         let recorder = &recorders[match group {
@@ -51,6 +54,9 @@ pub async fn each_event_reaches_one_member_of_each_group(harness: impl Harness) 
 /// A second member with another filter would silently miss or steal events.
 pub async fn members_of_a_group_ask_for_the_same(harness: impl Harness) -> Verdict {
     let bus = harness().await;
+    if !bus.capabilities().groups {
+        return NO_GROUPS;
+    }
     let first = Subscription::to("UserCreated").with_group("g");
     must(bus.subscribe(first.clone(), |_: Event| async {}).await);
     let other = Subscription::to("UserDeleted").with_group("g");
@@ -70,6 +76,9 @@ pub async fn members_of_a_group_ask_for_the_same(harness: impl Harness) -> Verdi
 pub async fn an_aborted_member_hands_over_in_order(harness: impl Harness) -> Verdict {
     for joins_late in [false, true] {
         let bus = harness().await;
+        if !bus.capabilities().groups {
+            return NO_GROUPS;
+        }
         let (seen, started) = (Recorder::new(), Recorder::new());
         let subscription = Subscription::to_all().with_group("g").with_workers(3);
         let begun = started.clone();
@@ -109,6 +118,9 @@ pub async fn an_unsubscribed_member_finishes_its_work_and_leaves_the_rest(
     harness: impl Harness,
 ) -> Verdict {
     let bus = harness().await;
+    if !bus.capabilities().groups {
+        return NO_GROUPS;
+    }
     let (first, second) = (Recorder::new(), Recorder::new());
     let gate = Arc::new(Semaphore::new(0));
     let subscription = Subscription::to_all().with_group("g");

@@ -6,7 +6,8 @@ use bson::DateTime;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::bus::{EventBus, RedeliveryPolicy};
+use super::Verdict;
+use crate::bus::{EventBus, RedeliveryPolicy, Subscription};
 use crate::document::{DocumentKey, Version};
 use crate::event::{Event, EventId, EventParts, Metadata};
 
@@ -50,6 +51,18 @@ pub(super) fn quick(attempts: u32) -> RedeliveryPolicy {
     RedeliveryPolicy::new()
         .with_attempts(attempts)
         .with_delays(Duration::from_millis(1), Duration::from_millis(5))
+}
+
+/// What a case is reported with where subscriptions share nothing.
+pub(super) const NO_GROUPS: Verdict = Verdict::NotApplicable("able to share events in groups");
+
+/// In a group where the bus has groups, else on its own: for cases that hold for both.
+pub(super) fn grouped(bus: &Arc<dyn EventBus>, name: &str, alone: Subscription) -> Subscription {
+    if bus.capabilities().groups {
+        alone.with_group(name)
+    } else {
+        alone
+    }
 }
 
 pub(super) async fn publish(bus: &Arc<dyn EventBus>, events: &[Event]) {
