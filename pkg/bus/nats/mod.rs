@@ -28,6 +28,7 @@
 
 mod acks;
 mod connect;
+mod core;
 mod error;
 mod groups;
 mod jetstream;
@@ -51,18 +52,19 @@ use std::sync::{Arc, Mutex};
 use async_nats::{Client, ConnectOptions};
 use async_trait::async_trait;
 
+use self::core::CoreChannel;
 use self::jetstream::{JetStream, Shared};
 use self::leases::Leases;
 use self::server::Server;
 use self::state::State;
 use self::subject::Subjects;
-use super::broker::{DurableBus, MachineOptions};
+use super::broker::{DurableBus, LiveBus, MachineOptions};
 #[cfg(doc)]
 use super::StartFrom;
 use super::{
     BusCapabilities, EventBus, EventHandler, PublishError, Subscription, SubscriptionHandle,
 };
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 
 pub use options::{NatsBusOptions, NatsMode, NatsStorage};
@@ -88,7 +90,13 @@ pub use options::{NatsBusOptions, NatsMode, NatsStorage};
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
-pub struct NatsBus(Arc<DurableBus>);
+pub struct NatsBus(Mode);
+
+#[derive(Debug, Clone)]
+enum Mode {
+    JetStream(Arc<DurableBus>),
+    Core(Arc<LiveBus>),
+}
 
 impl NatsBus {
     /// Connects to the server at a `nats://` or `tls://` URL, or to a cluster at several with commas
@@ -129,6 +137,17 @@ impl NatsBus {
         let domain = options.domain.as_deref();
         let server = Server::new(client, domain, options.request_timeout, owned);
         let subjects = Subjects::new(&options.prefix)?;
+        let machine = MachineOptions {
+            serializer: Arc::clone(&options.serializer),
+            claim_ttl: options.claim_ttl,
+            drain_timeout: options.drain_timeout,
+            broadcast_ttl: options.broadcast_ttl,
+        };
+        let content_type = options.serializer.content_type();
+        if options.mode == NatsMode::Core {
+            let channel = Arc::new(CoreChannel::new(server, subjects, content_type));
+            return Ok(Self(Mode::Core(Arc::new(LiveBus::new(channel, machine)?))));
+        }
         let streams = setup::open(&server, &subjects, &options).await?;
         let shared = Shared {
             state: State::new(server.clone(), streams.state),
@@ -138,39 +157,47 @@ impl NatsBus {
             leases: Leases::default(),
             partitions: options.partitions,
             ack_wait: options.ack_wait,
-            content_type: options.serializer.content_type(),
+            content_type,
             atomic: streams.atomic,
             trimming: tokio::sync::Mutex::default(),
             transient: Mutex::default(),
         };
-        let machine = MachineOptions {
-            serializer: options.serializer,
-            claim_ttl: options.claim_ttl,
-            drain_timeout: options.drain_timeout,
-            broadcast_ttl: options.broadcast_ttl,
-        };
         let broker = Arc::new(JetStream(Arc::new(shared)));
-        Ok(Self(Arc::new(DurableBus::new(broker, machine)?)))
+        let bus = Arc::new(DurableBus::new(broker, machine)?);
+        Ok(Self(Mode::JetStream(bus)))
+    }
+
+    /// Forgets a group for good: its consumers, what waits for it, its dead letters. A group that nobody
+    /// comes back to must be removed, or what it has not handled fills the stream. Members that are there
+    /// begin anew, with what is published then.
+    ///
+    /// # Errors
+    /// `Unsupported` over core NATS, `Unavailable` if the server does not answer.
+    pub async fn remove_group(&self, group: &str) -> Result<()> {
+        match &self.0 {
+            Mode::JetStream(bus) => bus.broker().remove_group(group).await,
+            Mode::Core(_) => Err(Error::new(
+                ErrorKind::Unsupported,
+                "a nats bus in this mode has no groups",
+            )),
+        }
     }
 }
 
 #[async_trait]
 impl EventBus for NatsBus {
     fn capabilities(&self) -> BusCapabilities {
-        BusCapabilities {
-            durable: true,
-            across_processes: true,
-            durable_groups: true,
-            groups: true,
-            total_order: false,
-            from_beginning: true,
-            deduplicates: true,
-            max_event_bytes: self.0.broker().max_event_bytes(),
+        match &self.0 {
+            Mode::JetStream(bus) => bus.capabilities(),
+            Mode::Core(bus) => bus.capabilities(),
         }
     }
 
     async fn publish(&self, events: &[Event]) -> Result<(), PublishError> {
-        self.0.publish(events).await
+        match &self.0 {
+            Mode::JetStream(bus) => bus.publish(events).await,
+            Mode::Core(bus) => bus.publish(events).await,
+        }
     }
 
     async fn attach(
@@ -178,10 +205,16 @@ impl EventBus for NatsBus {
         subscription: Subscription,
         handler: Arc<dyn EventHandler>,
     ) -> Result<SubscriptionHandle> {
-        self.0.attach(subscription, handler).await
+        match &self.0 {
+            Mode::JetStream(bus) => bus.attach(subscription, handler).await,
+            Mode::Core(bus) => bus.attach(subscription, handler).await,
+        }
     }
 
     async fn close(&self) -> Result<()> {
-        self.0.close().await
+        match &self.0 {
+            Mode::JetStream(bus) => bus.close().await,
+            Mode::Core(bus) => bus.close().await,
+        }
     }
 }
