@@ -65,7 +65,13 @@ async fn subjects_that_nobody_reads_are_not_taken() {
         .unwrap();
     let client = async_nats::connect(server.url()).await.unwrap();
     let context = async_nats::jetstream::new(client);
-    for subject in ["users", "users.T.id", "users.T.id.8", "users.T.id.x", "a.b.c.d.0"] {
+    for subject in [
+        "users",
+        "users.T.id",
+        "users.T.id.8",
+        "users.T.id.x",
+        "a.b.c.d.0",
+    ] {
         let subject = format!("{prefix}.{subject}");
         let sent = context.publish(subject.clone(), "x".into()).await.unwrap();
         assert!(sent.await.is_err(), "{subject}");

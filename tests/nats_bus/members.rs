@@ -105,8 +105,7 @@ async fn a_killed_member_hands_over(joins_late: bool) {
         .filter_map(|(id, version)| {
             all.iter()
                 .find(|event| {
-                    event.aggregate_id().to_string() == id
-                        && event.version().to_string() == version
+                    event.aggregate_id().to_string() == id && event.version().to_string() == version
                 })
                 .cloned()
         })
@@ -119,7 +118,10 @@ async fn a_killed_member_hands_over(joins_late: bool) {
         if ids.len() == all.len() {
             // Also when both were at work: a document's partition went from one to the other once.
             let repeated = check_order(&together, &all);
-            eprintln!("{} handled by the killed one, {repeated} twice", theirs.len());
+            eprintln!(
+                "{} handled by the killed one, {repeated} twice",
+                theirs.len()
+            );
             break;
         }
         assert!(begin.elapsed() < DEADLINE, "{} of {}", ids.len(), all.len());

@@ -53,8 +53,8 @@ async fn credentials_are_used_and_not_shown() {
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
         assert!(!format!("{error:?} {error}").contains(secret));
     }
-    let connection = async_nats::ConnectOptions::new()
-        .user_and_password("alice".to_owned(), secret.to_owned());
+    let connection =
+        async_nats::ConnectOptions::new().user_and_password("alice".to_owned(), secret.to_owned());
     let other = NatsBus::connect_with(server.url(), connection, options)
         .await
         .unwrap();

@@ -106,7 +106,9 @@ async fn from_publishing_to_the_handler() {
     let subscription = Subscription::to_all().with_group("g").with_workers(8);
     bus.subscribe(subscription, move |event: Event| {
         let start = starts.lock().unwrap().remove(&event.id()).unwrap();
-        ends.lock().unwrap().push(start.elapsed().as_secs_f64() * 1e3);
+        ends.lock()
+            .unwrap()
+            .push(start.elapsed().as_secs_f64() * 1e3);
         async {}
     })
     .await

@@ -126,7 +126,10 @@ pub(crate) fn check_order(seen: &[Event], expected: &[Event]) -> usize {
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        assert!(
+            begin.elapsed() < DEADLINE,
+            "not within {DEADLINE:?}: {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -224,7 +224,9 @@ fn find_binary() -> PathBuf {
         .map(|folder| folder.join("nats-server"))
         .find(|binary| binary.is_file())
         .unwrap_or_else(|| {
-            panic!("no nats-server for the tests: run scripts/install nats, or set {BINARY_VARIABLE}")
+            panic!(
+                "no nats-server for the tests: run scripts/install nats, or set {BINARY_VARIABLE}"
+            )
         })
 }
 

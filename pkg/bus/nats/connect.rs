@@ -82,7 +82,12 @@ mod tests {
 
     #[test]
     fn percent_encoding() {
-        for (text, expected) in [("a%40b%2Fc", "a@b/c"), ("%C3%9F", "ß"), ("50%", "50%"), ("%zz", "%zz")] {
+        for (text, expected) in [
+            ("a%40b%2Fc", "a@b/c"),
+            ("%C3%9F", "ß"),
+            ("50%", "50%"),
+            ("%zz", "%zz"),
+        ] {
             assert_eq!(decoded(text), expected);
         }
     }
@@ -91,7 +96,12 @@ mod tests {
     fn urls() {
         assert_eq!(servers("nats://a:4222, tls://b:4443").unwrap().len(), 2);
         assert_eq!(servers("localhost:4222").unwrap().len(), 1);
-        for wrong in ["", ",", "redis://user:secret@host", "nats://user:secret@host:port"] {
+        for wrong in [
+            "",
+            ",",
+            "redis://user:secret@host",
+            "nats://user:secret@host:port",
+        ] {
             let error = servers(wrong).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidConfig);
             assert!(!format!("{error:?} {error}").contains("secret"), "{wrong}");

@@ -205,7 +205,10 @@ impl Shared {
             let seen = group_of(&entry.subject).and_then(|group| seen.get(&group).copied());
             let last = entry.stored_millis.max(seen.unwrap_or_default());
             if stored.transient && now.saturating_sub(last) > silence {
-                tracing::info!(group = stored.name, "a broadcast without members is removed");
+                tracing::info!(
+                    group = stored.name,
+                    "a broadcast without members is removed"
+                );
                 self.remove_group(&stored.name).await?;
             }
         }

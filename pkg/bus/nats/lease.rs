@@ -131,12 +131,7 @@ impl Done {
 }
 
 impl Lease {
-    pub(super) fn new(
-        claim: Claim,
-        title: String,
-        consumer: String,
-        redriven: Redriven,
-    ) -> Self {
+    pub(super) fn new(claim: Claim, title: String, consumer: String, redriven: Redriven) -> Self {
         Self {
             redriven,
             revision: AtomicU64::new(claim.fence),
@@ -291,7 +286,8 @@ impl Hand {
                 self.settled = false;
             }
         }
-        let others = message.subject.starts_with(&redriven.all) && *message.subject != *redriven.own;
+        let others =
+            message.subject.starts_with(&redriven.all) && *message.subject != *redriven.own;
         if others || self.done.places.contains(&place.stream) {
             return Some(reply);
         }

@@ -89,7 +89,11 @@ impl Leases {
 
     /// Stops all reading.
     pub(super) fn clear(&self) {
-        for lease in self.all().drain().flat_map(|(_, leases)| leases.into_values()) {
+        for lease in self
+            .all()
+            .drain()
+            .flat_map(|(_, leases)| leases.into_values())
+        {
             lease.give_back();
         }
     }

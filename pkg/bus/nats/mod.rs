@@ -58,9 +58,9 @@ use self::leases::Leases;
 use self::server::Server;
 use self::state::State;
 use self::subject::Subjects;
-use super::broker::{DurableBus, LiveBus, MachineOptions};
 #[cfg(doc)]
 use super::StartFrom;
+use super::broker::{DurableBus, LiveBus, MachineOptions};
 use super::{
     BusCapabilities, EventBus, EventHandler, PublishError, Subscription, SubscriptionHandle,
 };

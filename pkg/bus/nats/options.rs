@@ -216,11 +216,17 @@ impl NatsBusOptions {
         // Room for "_STATE"; the server's bound is 255.
         let nameless = name.is_empty() || name.len() > 200 || !name.chars().all(plain);
         for (wrong, what) in [
-            (nameless, "a stream name that is not letters, digits, '-' and '_'"),
+            (
+                nameless,
+                "a stream name that is not letters, digits, '-' and '_'",
+            ),
             (self.partitions == 0, "no partitions"),
             // Each is a consumer of every group.
             (self.partitions > 1_024, "more than 1,024 partitions"),
-            (self.replicas == 0 || self.replicas > 5, "not 1 to 5 replicas"),
+            (
+                self.replicas == 0 || self.replicas > 5,
+                "not 1 to 5 replicas",
+            ),
             (self.max_bytes == Some(0), "a stream for no bytes"),
             (self.request_timeout.is_zero(), "no time for requests"),
             (

@@ -141,7 +141,8 @@ impl Shared {
     /// One by one per document, the documents at the same time.
     async fn append_each(&self, batch: &[Outgoing], order: &Order) -> Result<(), AppendFailure> {
         let mut under_way = FuturesUnordered::new();
-        let confirmation = |place: usize, sent: PublishAckFuture| async move { (place, sent.await) };
+        let confirmation =
+            |place: usize, sent: PublishAckFuture| async move { (place, sent.await) };
         let mut stored = vec![false; batch.len()];
         let mut failed: Option<(usize, PublishError)> = None;
         for place in &order.first {

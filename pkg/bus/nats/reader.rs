@@ -175,7 +175,10 @@ impl Reader for MemberReader {
         wait: Duration,
     ) -> Result<Vec<Delivery>> {
         let begin = Instant::now();
-        let leases = self.shared.leases.current(&self.group, &self.member, claims);
+        let leases = self
+            .shared
+            .leases
+            .current(&self.group, &self.member, claims);
         let brief = wait <= BRIEF;
         let deadline = begin
             + if brief {

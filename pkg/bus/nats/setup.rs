@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::stream::{
-    self, Config, DiscardPolicy, RetentionPolicy, StorageType,
-};
+use async_nats::jetstream::stream::{self, Config, DiscardPolicy, RetentionPolicy, StorageType};
 use serde_json::json;
 
 use super::error;
@@ -148,12 +146,7 @@ fn check_events(wanted: &Config, found: &Config, subjects: &Subjects) -> Result<
     check(found, "retention", &wanted.retention, &found.retention)?;
     check(found, "discard", &wanted.discard, &found.discard)?;
     check(found, "storage", &wanted.storage, &found.storage)?;
-    check(
-        found,
-        "replicas",
-        &wanted.num_replicas,
-        &found.num_replicas,
-    )?;
+    check(found, "replicas", &wanted.num_replicas, &found.num_replicas)?;
     if found.max_age.as_nanos() > 0 {
         return Err(differs(
             found,
@@ -176,12 +169,7 @@ fn check_events(wanted: &Config, found: &Config, subjects: &Subjects) -> Result<
 fn check_state(wanted: &Config, found: &Config) -> Result<()> {
     check(found, "subjects", &wanted.subjects, &found.subjects)?;
     check(found, "storage", &wanted.storage, &found.storage)?;
-    check(
-        found,
-        "replicas",
-        &wanted.num_replicas,
-        &found.num_replicas,
-    )?;
+    check(found, "replicas", &wanted.num_replicas, &found.num_replicas)?;
     check(
         found,
         "messages per subject",

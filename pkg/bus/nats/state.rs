@@ -168,7 +168,9 @@ impl State {
         match removed {
             Ok(_) => Ok(true),
             // "no message found", or an older server's words for it.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidConfig) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidConfig) =>
+            {
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -251,7 +251,17 @@ mod tests {
         for fine in ["events", "a.b-c.D_1"] {
             Subjects::new(fine).unwrap();
         }
-        for wrong in ["", ".", "a.", "a..b", "a b", "a.>", "*", "ä", &"a".repeat(201)] {
+        for wrong in [
+            "",
+            ".",
+            "a.",
+            "a..b",
+            "a b",
+            "a.>",
+            "*",
+            "ä",
+            &"a".repeat(201),
+        ] {
             assert!(Subjects::new(wrong).is_err(), "{wrong}");
         }
     }
