@@ -13,6 +13,8 @@ use crate::world::{DEADLINE, Seen, check_order, events, options, publish};
 
 const URL: &str = "NODESTORAGE_TEST_MEMBER_URL";
 const PREFIX: &str = "NODESTORAGE_TEST_MEMBER_PREFIX";
+/// `group` or `broadcast`.
+const ROLE: &str = "NODESTORAGE_TEST_MEMBER_ROLE";
 
 fn subscription() -> Subscription {
     Subscription::to_all().with_group("g").with_workers(4)
@@ -26,7 +28,11 @@ async fn a_member_in_another_process() {
         panic!("{URL} and {PREFIX} say whose member this is");
     };
     let bus = NatsBus::connect(&url, options(&prefix)).await.unwrap();
-    let handled = bus.subscribe(subscription(), |event: Event| async move {
+    let subscription = match std::env::var(ROLE).as_deref() {
+        Ok("broadcast") => Subscription::to_all(),
+        _ => subscription(),
+    };
+    let handled = bus.subscribe(subscription, |event: Event| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
         println!("handled {} {}", event.aggregate_id(), event.version());
     });
@@ -39,12 +45,13 @@ async fn a_member_in_another_process() {
 struct Member(Child, mpsc::Receiver<String>);
 
 impl Member {
-    fn start(url: &str, prefix: &str) -> Self {
+    fn start(url: &str, prefix: &str, role: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["members::a_member_in_another_process", "--exact"])
             .args(["--ignored", "--nocapture"])
             .env(URL, url)
             .env(PREFIX, prefix)
+            .env(ROLE, role)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -82,7 +89,7 @@ impl Drop for Member {
 async fn a_killed_member_hands_over(joins_late: bool) {
     let (url, prefix) = (Nats::shared().url(), fresh_prefix());
     let bus = NatsBus::connect(url, options(&prefix)).await.unwrap();
-    let member = Member::start(url, &prefix);
+    let member = Member::start(url, &prefix, "group");
     while !member.next().ends_with("ready") {}
     let seen = Seen::default();
     if !joins_late {
@@ -138,4 +145,28 @@ async fn a_killed_member_hands_over_in_order_to_one_that_is_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_member_hands_over_in_order_to_one_that_comes_later() {
     a_killed_member_hands_over(true).await;
+}
+
+/// What a broadcast left on the server goes after a while, whoever is still there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_broadcast_is_removed() {
+    let (url, prefix) = (Nats::shared().url(), fresh_prefix());
+    let patient = options(&prefix).with_broadcast_ttl(Duration::from_secs(3));
+    let bus = NatsBus::connect(url, patient).await.unwrap();
+    let member = Member::start(url, &prefix, "broadcast");
+    while !member.next().ends_with("ready") {}
+    publish(&bus, &events(8, 1..=2)).await;
+    while !member.next().contains("handled") {}
+    let client = async_nats::connect(url).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let stream = context.get_stream(prefix.to_uppercase()).await.unwrap();
+    let consumers = || async { stream.get_info().await.unwrap().state.consumer_count };
+    assert_eq!(consumers().await, 8);
+    member.kill();
+    let begin = std::time::Instant::now();
+    while consumers().await > 0 {
+        assert!(begin.elapsed() < DEADLINE, "{} left", consumers().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bus.close().await.unwrap();
 }
