@@ -188,10 +188,10 @@ impl Reader for MemberReader {
             };
         let mut probed = false;
         loop {
+            // What has arrived meanwhile, without waiting; signs of life among it.
+            self.arrive(&leases, begin).await?;
             let settled = self.settle(&leases).await?;
             self.request(&leases).await?;
-            // What has arrived meanwhile, without waiting.
-            self.arrive(&leases, begin).await?;
             let deliveries = self.hand_out(&leases, at_most);
             if !deliveries.is_empty() {
                 self.request(&leases).await?;
