@@ -9,8 +9,9 @@ use async_nats::HeaderMap;
 use futures_util::future::{join, join_all};
 use uuid::Uuid;
 
+use super::hand::Redriven;
 use super::jetstream::Shared;
-use super::lease::{Lease, Redriven};
+use super::lease::Lease;
 use super::state::{Put, Terms};
 use super::subject;
 use crate::bus::broker::{Claim, Pulse};

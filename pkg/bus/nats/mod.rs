@@ -29,8 +29,10 @@
 mod acks;
 mod connect;
 mod core;
+mod done;
 mod error;
 mod groups;
+mod hand;
 mod jetstream;
 mod lease;
 mod leases;

@@ -10,8 +10,9 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
+use super::hand::{PATIENTLY, Probed};
 use super::jetstream::Shared;
-use super::lease::{Lease, PATIENTLY, Probed};
+use super::lease::Lease;
 use super::settle::{acknowledge_again, settle};
 use crate::bus::broker::{Claim, Delivery, Reader};
 use crate::error::{Error, ErrorKind, Result};

@@ -16,7 +16,8 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::error;
-use super::lease::{Known, Lease, Probed};
+use super::hand::{Known, Probed};
+use super::lease::Lease;
 use super::reply::{self, Place};
 use super::server::Server;
 use crate::error::{Error, ErrorKind, Result};
