@@ -37,15 +37,16 @@
 //! | change and read documents | [`Storage`], [`Collection`], [`Outcome`] |
 //! | change several at once | [`Storage::transaction`] |
 //! | decide which events a change becomes | [`EventMapper`], [`DefaultEventMapper`] |
-//! | react to events | [`bus`] |
+//! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
 //! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
 //! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
 //!
 //! # Features
 //!
-//! `embedded` (default): the store that needs no server. `mongodb`: MongoDB replica sets. `redis`: the bus
-//! on Redis. `cli`: the command line. `testing`: the conformance suites.
+//! `embedded` (default): the store that needs no server. `mongodb`: MongoDB replica sets. `redis` and
+//! `nats`: the buses on those brokers. `cli`: the command line. `metrics`: numbers of the commit engine and
+//! the [`relay`], through the facade of that name. `testing`: the conformance suites.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;

@@ -48,7 +48,23 @@ pub(super) async fn open_bus(url: &str) -> Result<Arc<dyn EventBus>> {
             ErrorKind::InvalidConfig,
             "a bus in memory has no name: its URL is memory:",
         )),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => {
+            use crate::bus::redis::{RedisBus, RedisBusOptions};
+            Ok(Arc::new(
+                RedisBus::connect(url, RedisBusOptions::default()).await?,
+            ))
+        }
+        #[cfg(not(feature = "redis"))]
         "redis" | "rediss" => Err(missing("redis:// and rediss://", "redis")),
+        #[cfg(feature = "nats")]
+        "nats" | "tls" => {
+            use crate::bus::nats::{NatsBus, NatsBusOptions};
+            Ok(Arc::new(
+                NatsBus::connect(url, NatsBusOptions::default()).await?,
+            ))
+        }
+        #[cfg(not(feature = "nats"))]
         "nats" | "tls" => Err(missing("nats:// and tls://", "nats")),
         // What stands before the first colon of an arbitrary text may be anything, a password too.
         _ => Err(Error::new(
@@ -60,6 +76,7 @@ pub(super) async fn open_bus(url: &str) -> Result<Arc<dyn EventBus>> {
 }
 
 /// Shows no URL: it may hold credentials.
+#[cfg(not(all(feature = "redis", feature = "nats")))]
 fn missing(schemes: &str, feature: &str) -> Error {
     Error::new(
         ErrorKind::InvalidConfig,

@@ -26,6 +26,26 @@
 //!   waits in [`Delivery::delivered`].
 //!
 //! Subscribe to a bus in memory before its relay is started: such a bus keeps nothing for later.
+//!
+//! # Metrics
+//! With the feature `metrics`, through the facade of that name:
+//!
+//! | name | kind | what |
+//! |---|---|---|
+//! | `nodestorage_relay_published_total` | counter | events that all buses confirmed |
+//! | `nodestorage_relay_entries_total` | counter | log entries confirmed or set aside |
+//! | `nodestorage_relay_retries_total` | counter | calls that a bus or the store failed and that are made again |
+//! | `nodestorage_relay_dead_letters_total` | counter | events given up |
+//! | `nodestorage_relay_publish_seconds` | histogram | how long a batch took, all buses together |
+//! | `nodestorage_relay_batch_events` | histogram | events in a batch |
+//! | `nodestorage_relay_delay_seconds` | histogram | from an entry's commit to its confirmation |
+//! | `nodestorage_relay_leading` | gauge | 1 while this relay holds the lease, else 0 |
+//! | `nodestorage_relay_parked_documents` | gauge | documents held back behind dead letters |
+//! | `nodestorage_relay_backlog_entries` | gauge | see [`RelayLag::entries`] |
+//! | `nodestorage_relay_lag_seconds` | gauge | see [`RelayLag::age`] |
+//!
+//! Each has the label `relay`, the name of its lease. Backlog and lag are measured by whoever holds the lease,
+//! and by everyone who asks [`RelayHandle::lag`].
 
 mod elsewhere;
 mod handle;

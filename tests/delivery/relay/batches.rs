@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use super::stores::Stores;
 use super::support::*;
 use nodestorage::storage::Delivery;
@@ -28,4 +30,21 @@ pub(super) async fn batches_are_bounded_in_bytes(stores: Stores) {
     assert!(batches.len() >= 7, "{batches:?}");
     // Small ones still share a call.
     assert!(*batches.iter().max().unwrap() > 4, "{batches:?}");
+}
+
+/// The log is pushed to the relay: nobody waits for its next look, which would take half a second.
+pub(super) async fn a_commit_is_published_at_once(stores: Stores) {
+    let (store, bus) = (stores.open().await, TestBus::new());
+    let relay = start(&store, &bus);
+    until_following(&relay).await;
+    let mut delays = Vec::new();
+    for version in 1..=21 {
+        let begin = Instant::now();
+        commit(&store, "a", version, &["Fine"]).await;
+        bus.published.wait_for(delays.len() + 1).await;
+        delays.push(begin.elapsed());
+    }
+    delays.sort_unstable();
+    assert!(delays[10] < Duration::from_millis(150), "{delays:?}");
+    relay.shutdown().await;
 }

@@ -38,6 +38,7 @@ on_every_store! {
     }
     batches {
         batches_are_bounded_in_bytes
+        a_commit_is_published_at_once
     }
     delivered {
         a_version_is_delivered_when_the_bus_has_confirmed_it
