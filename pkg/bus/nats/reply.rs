@@ -45,22 +45,22 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let place = Some(Place {
+        let place = Place {
             stream: 17,
             delivery: 5,
             times: 2,
-        });
+        };
         for reply in [
             "$JS.ACK.EVENTS.g_1.2.17.5.1795698708990151911.19",
             "$JS.ACK.hub.ACCOUNT.EVENTS.g_1.2.17.5.1795698708990151911.19",
             "$JS.ACK.hub.ACCOUNT.EVENTS.g_1.2.17.5.1795698708990151911.19.x7",
         ] {
-            assert_eq!(Place::of(reply), place);
+            assert_eq!(Place::of(reply), Some(place));
         }
         for wrong in ["", "$JS.ACK.", "$JS.ACK.a.b.1.x.2.3.4", "other.1.2.3.4.5"] {
             assert_eq!(Place::of(wrong), None);
         }
-        let own = of_another("EVENTS", "g_1", place.unwrap());
-        assert_eq!(Place::of(&own), place);
+        let own = of_another("EVENTS", "g_1", place);
+        assert_eq!(Place::of(&own), Some(place));
     }
 }
