@@ -1,0 +1,33 @@
+//! Everything dies at random, and afterwards the broker and what a group handled are compared with the log.
+//!
+//! Processes of their own write, publish and consume, are killed with -9 and started again; so is the
+//! broker. `NODESTORAGE_BUSES_UPDATES` says how many updates that goes on for: 4,000 by default,
+//! `scripts/soak --buses` takes 100,000.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "also outside of the test functions"
+)]
+
+#[cfg(not(all(feature = "mongodb", feature = "cli", feature = "redis")))]
+compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
+
+mod broker;
+#[allow(dead_code, reason = "the fault tests use the rest")]
+#[path = "../faults/chance.rs"]
+mod chance;
+#[allow(dead_code, reason = "the fault tests use the rest")]
+#[path = "../faults/check.rs"]
+mod check;
+mod handled;
+mod ledger;
+mod process;
+#[allow(dead_code, reason = "other binaries use the rest")]
+#[path = "../support/redis.rs"]
+mod redis;
+mod redis_streams;
+mod run;
+#[path = "../support/mod.rs"]
+mod support;
+mod writer;
