@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use nodestorage::bus::EventBus;
 
 use crate::ledger::Sighting;
-use crate::redis_streams;
+use crate::{jetstream, redis_streams};
 
 /// How soon others notice that a process is dead.
 pub(crate) const CLAIM_TTL: Duration = Duration::from_secs(2);
@@ -37,6 +37,7 @@ pub(crate) async fn connect(address: &str) -> Arc<dyn EventBus> {
     loop {
         let connected = match address.split_once(' ').expect("a kind and its address") {
             ("redis", address) => redis_streams::connect(address).await,
+            ("nats", address) => jetstream::connect(address).await,
             (kind, _) => panic!("no broker is called {kind}"),
         };
         match connected {

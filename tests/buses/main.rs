@@ -10,7 +10,12 @@
     reason = "also outside of the test functions"
 )]
 
-#[cfg(not(all(feature = "mongodb", feature = "cli", feature = "redis")))]
+#[cfg(not(all(
+    feature = "mongodb",
+    feature = "cli",
+    feature = "redis",
+    feature = "nats"
+)))]
 compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
 
 mod broker;
@@ -21,7 +26,11 @@ mod chance;
 #[path = "../faults/check.rs"]
 mod check;
 mod handled;
+mod jetstream;
 mod ledger;
+#[allow(dead_code, reason = "other binaries use the rest")]
+#[path = "../support/nats.rs"]
+mod nats;
 mod process;
 #[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "../support/redis.rs"]

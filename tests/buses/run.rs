@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::chance::{below, eventually, moment, server, with_database};
 use crate::check::check;
 use crate::handled::Follower;
+use crate::jetstream::JetStream;
 use crate::ledger::{Sighting, compare};
 use crate::process::{Place, Process, Role, relay_options};
 use crate::redis_streams::RedisStreams;
@@ -211,5 +212,11 @@ fn nothing_is_lost(broker: &dyn Broker) {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_processes_and_a_killed_redis_lose_no_event() {
     let broker = RedisStreams::start();
+    block_in_place(|| nothing_is_lost(&broker));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_processes_and_a_killed_nats_lose_no_event() {
+    let broker = JetStream::start();
     block_in_place(|| nothing_is_lost(&broker));
 }
