@@ -29,6 +29,10 @@ pub(crate) trait Broker: Send + Sync {
 
     /// Everything that lies there, from the beginning, in order for each document; read by a plain client.
     async fn read_back(&self) -> Vec<Sighting>;
+
+    /// Stores everything that lies there once more behind it, as a relay does that died before it could
+    /// store a checkpoint.
+    async fn repeat(&self);
 }
 
 /// The bus at an address of [`Broker::address`]. Waits for a broker that is down.

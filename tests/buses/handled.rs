@@ -57,14 +57,7 @@ impl Follower {
         let end = self.rest.rfind('\n').map_or(0, |at| at + 1);
         let rest = self.rest.split_off(end);
         for line in self.rest.lines() {
-            let mut parts = line.splitn(4, ' ');
-            let mut next = || parts.next().expect("four parts");
-            let sighting = Sighting {
-                id: next().to_owned(),
-                version: next().parse().unwrap(),
-                index: next().parse().unwrap(),
-                document: next().to_owned(),
-            };
+            let sighting = Sighting::from_line(line);
             self.distinct.insert(sighting.id.clone());
             self.seen.push(sighting);
         }

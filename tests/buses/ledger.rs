@@ -38,6 +38,18 @@ impl Sighting {
         }
     }
 
+    /// From a line `ID VERSION INDEX DOCUMENT`.
+    pub(crate) fn from_line(line: &str) -> Self {
+        let mut parts = line.splitn(4, ' ');
+        let mut next = || parts.next().expect("four parts");
+        Self {
+            id: next().to_owned(),
+            version: next().parse().expect("a version"),
+            index: next().parse().expect("an index"),
+            document: next().to_owned(),
+        }
+    }
+
     fn place(&self) -> (&str, u64, u64) {
         (&self.document, self.version, self.index)
     }

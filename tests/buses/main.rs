@@ -32,6 +32,7 @@ mod ledger;
 #[path = "../support/nats.rs"]
 mod nats;
 mod process;
+mod python;
 #[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "../support/redis.rs"]
 mod redis;

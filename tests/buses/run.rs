@@ -126,7 +126,7 @@ impl<'a> Scene<'a> {
 }
 
 /// Every event of the log, by reading it from its beginning.
-async fn read_log(storage: &Storage) -> Vec<Sighting> {
+pub(crate) async fn read_log(storage: &Storage) -> Vec<Sighting> {
     let mut log = Vec::new();
     let mut tail = storage.backend().tail(TailFrom::Beginning);
     while let TailItem::Entry { entry, .. } = tail.next().await.expect("no end").unwrap() {
