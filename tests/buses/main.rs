@@ -1,8 +1,8 @@
 //! Everything dies at random, and afterwards the broker and what a group handled are compared with the log.
 //!
-//! Processes of their own write, publish and consume, are killed with -9 and started again; so is the
-//! broker. `NODESTORAGE_BUSES_UPDATES` says how many updates that goes on for: 4,000 by default,
-//! `scripts/soak --buses` takes 100,000.
+//! Processes of their own write, publish and consume. They are killed with -9 and started again, or stand still for
+//! a while; the broker is killed and started again as well. `NODESTORAGE_BUSES_UPDATES` says how many updates that goes
+//! on for: 4,000 by default, `scripts/soak --buses` makes 100,000.
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -57,6 +57,14 @@ impl Process {
         Self { child, role }
     }
 
+    /// Stops it where it is, or lets it go on.
+    pub(crate) fn signal(&self, name: &str) {
+        // The shell's own, as a machine need not have the program.
+        let kill = format!("kill -{name} {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status();
+        assert!(sent.unwrap().success(), "a {:?} is gone", self.role);
+    }
+
     pub(crate) fn is_running(&mut self) {
         let ended = self.child.try_wait().unwrap();
         assert!(ended.is_none(), "a {:?} ended with {ended:?}", self.role);

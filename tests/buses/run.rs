@@ -84,12 +84,13 @@ impl<'a> Scene<'a> {
         });
     }
 
-    /// Kills something.
+    /// Has something go wrong.
     fn strike(&mut self, round: usize) {
-        match round % 6 {
+        match round % 7 {
             0 => self.kill_a_writer(),
             1 | 4 => self.kill_a_relay(),
             2 | 5 => self.kill_a_consumer(),
+            6 => self.pause_something(),
             _ => {
                 self.broker.kill();
                 std::thread::sleep(moment(300));
@@ -117,6 +118,16 @@ impl<'a> Scene<'a> {
         // Whether or not it holds the lease.
         let victim = any(self.relays.len());
         self.relays[victim] = Process::start(Role::Relay, &self.place);
+    }
+
+    /// Longer or shorter than leases and claims last: what wakes up then finds that somebody else has its work.
+    fn pause_something(&mut self) {
+        let processes = self.relays.iter().chain(&self.consumers);
+        let mut victims = processes.skip(any(self.relays.len() + self.consumers.len()));
+        let victim = victims.next().expect("below their number");
+        victim.signal("STOP");
+        std::thread::sleep(moment(4_000));
+        victim.signal("CONT");
     }
 
     fn kill_a_consumer(&mut self) {
