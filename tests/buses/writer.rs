@@ -9,7 +9,8 @@ use crate::check::COLLECTION;
 /// Updates that a writer has under way at a time.
 const TASKS: u64 = 8;
 
-/// One writer after the other, until all updates are made. Dropping it kills it.
+/// One writer after the other, until all updates are made. Dropping it kills it; if this process is killed and cannot,
+/// the writer ends by itself when it has made its updates or missed its store for two minutes.
 pub(crate) struct Writer {
     child: Child,
     store: String,
