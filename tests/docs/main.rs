@@ -69,6 +69,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/benchmarks.md",
         "docs/events.md",
         "docs/redis.md",
+        "docs/nats.md",
     ] {
         let folder = Path::new(document).parent().unwrap();
         for link in read(document).split("](").skip(1) {
