@@ -44,8 +44,8 @@
 //!
 //! # Features
 //!
-//! `embedded` (default): the store that needs no server. `mongodb`: MongoDB replica sets. `cli`: the
-//! command line. `testing`: the conformance suites.
+//! `embedded` (default): the store that needs no server. `mongodb`: MongoDB replica sets. `redis`: the bus
+//! on Redis. `cli`: the command line. `testing`: the conformance suites.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;

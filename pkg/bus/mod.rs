@@ -49,6 +49,8 @@ mod handle;
 mod handler;
 pub mod memory;
 pub mod middleware;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod publish_error;
 mod redelivery;
 #[cfg(feature = "redis")]
@@ -75,6 +77,8 @@ pub use handle::{SubscriptionControl, SubscriptionHandle, SubscriptionState};
 pub use handler::{EventHandler, HandlerOutcome};
 pub use memory::MemoryBus;
 pub use middleware::{EventHandlerExt, Middleware, Next};
+#[cfg(feature = "nats")]
+pub use nats::NatsBus;
 pub use publish_error::PublishError;
 pub use redelivery::RedeliveryPolicy;
 pub use subscription::{StartFrom, Subscription};

@@ -68,6 +68,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/development.md",
         "docs/benchmarks.md",
         "docs/events.md",
+        "docs/redis.md",
     ] {
         let folder = Path::new(document).parent().unwrap();
         for link in read(document).split("](").skip(1) {

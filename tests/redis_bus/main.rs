@@ -18,6 +18,7 @@ mod proxy;
 #[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "../support/redis.rs"]
 mod redis;
+mod speed;
 mod world;
 
 mod streams {

@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::member::{Control, Member};
+use super::member::{Control, Grounds, Member};
 use super::options::MachineOptions;
 use super::wire::Wire;
 use super::{Broker, GroupRecord};
@@ -18,12 +18,9 @@ use crate::event::Event;
 /// dropped without [`close`](Self::close), handlers are stopped at their next `await`.
 #[derive(Debug)]
 pub(in crate::bus) struct DurableBus {
-    broker: Arc<dyn Broker>,
-    wire: Wire,
-    options: MachineOptions,
+    grounds: Grounds,
     registry: Mutex<Registry>,
     kill: CancellationToken,
-    runtime: Handle,
 }
 
 #[derive(Debug, Default)]
@@ -58,17 +55,19 @@ impl DurableBus {
             kill.child_token(),
         ));
         Ok(Self {
-            broker,
-            wire,
-            options,
+            grounds: Grounds {
+                broker,
+                wire,
+                options,
+                runtime,
+            },
             registry: Mutex::default(),
             kill,
-            runtime,
         })
     }
 
     pub(in crate::bus) fn broker(&self) -> &Arc<dyn Broker> {
-        &self.broker
+        &self.grounds.broker
     }
 
     /// No code of others runs under this lock, so a poisoned one means nothing.
@@ -79,7 +78,7 @@ impl DurableBus {
     fn closed(&self) -> Error {
         Error::new(
             ErrorKind::Closed,
-            format!("{} is closed", self.broker.label()),
+            format!("{} is closed", self.grounds.broker.label()),
         )
     }
 
@@ -93,7 +92,7 @@ impl DurableBus {
             durable_groups: true,
             from_beginning: true,
             deduplicates: true,
-            max_event_bytes: self.broker.max_event_bytes(),
+            max_event_bytes: self.grounds.broker.max_event_bytes(),
         }
     }
 
@@ -102,9 +101,9 @@ impl DurableBus {
         if self.registry().closed {
             return Err(PublishError::unavailable(0, self.closed()));
         }
-        let (outgoing, poison) = self.wire.all_outgoing(events);
+        let (outgoing, poison) = self.grounds.wire.all_outgoing(events);
         if !outgoing.is_empty() {
-            let appended = self.broker.append(&outgoing).await;
+            let appended = self.grounds.broker.append(&outgoing).await;
             appended.map_err(PublishError::from)?;
         }
         match poison {
@@ -133,7 +132,7 @@ impl DurableBus {
             start: subscription.start,
             transient,
         };
-        let stored = self.broker.open_group(&record).await?;
+        let stored = self.grounds.broker.open_group(&record).await?;
         if stored.asks != record.asks || stored.transient != record.transient {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
@@ -149,16 +148,8 @@ impl DurableBus {
             return Err(self.closed());
         }
         registry.members.retain(|member| !member.has_closed());
-        let member = Member::start(
-            Arc::clone(&self.broker),
-            self.wire.clone(),
-            self.options.clone(),
-            record,
-            subscription,
-            handler,
-            &self.kill,
-            self.runtime.clone(),
-        );
+        let grounds = self.grounds.clone();
+        let member = Member::start(grounds, record, subscription, handler, &self.kill);
         registry.members.push(Arc::clone(&member));
         Ok(SubscriptionHandle::new(Arc::new(Control(member))))
     }
@@ -170,11 +161,11 @@ impl DurableBus {
             registry.closed = true;
             registry.members.clone()
         };
-        let deadline = Instant::now() + self.options.drain_timeout;
+        let deadline = Instant::now() + self.grounds.options.drain_timeout;
         let leaving = members.iter().map(|member| member.leave(deadline, true));
         let result = join_all(leaving).await.into_iter().collect::<Result<()>>();
         self.kill.cancel();
-        self.broker.close().await;
+        self.grounds.broker.close().await;
         result
     }
 }

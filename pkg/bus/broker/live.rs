@@ -1,6 +1,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{OnceCell, watch};
@@ -18,6 +19,9 @@ use crate::bus::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventId};
+
+/// How long an end waits at most for what is on its way: a mark that does not come back was lost.
+const CATCHING_UP: Duration = Duration::from_secs(5);
 
 /// A broker that carries messages to whoever listens at the moment and keeps nothing.
 #[async_trait]
@@ -167,10 +171,8 @@ impl LiveBus {
             }
         };
         // Without it, what is still on its way is lost, as it may be at any time on such a bus.
-        if timeout(self.options.drain_timeout, caught_up)
-            .await
-            .is_err()
-        {
+        let patience = self.options.drain_timeout.min(CATCHING_UP);
+        if timeout(patience, caught_up).await.is_err() {
             tracing::warn!(bus = self.channel.label(), "not caught up before the end");
         }
     }

@@ -21,6 +21,15 @@ use crate::bus::{DeadLetter, EventHandler, Subscription, SubscriptionControl, Su
 use crate::error::Result;
 use crate::event::EventId;
 
+/// What all members of a bus stand on.
+#[derive(Debug, Clone)]
+pub(super) struct Grounds {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) wire: Wire,
+    pub(super) options: MachineOptions,
+    pub(super) runtime: Handle,
+}
+
 /// One subscription: a member of a group, with a reader, workers, and the upkeep of its claims.
 pub(super) struct Member {
     pub(super) broker: Arc<dyn Broker>,
@@ -50,15 +59,18 @@ pub(super) struct Member {
 impl Member {
     /// Starts a membership of a group that exists.
     pub(super) fn start(
-        broker: Arc<dyn Broker>,
-        wire: Wire,
-        options: MachineOptions,
+        grounds: Grounds,
         record: GroupRecord,
         spec: Subscription,
         handler: Arc<dyn EventHandler>,
         kill: &CancellationToken,
-        runtime: Handle,
     ) -> Arc<Self> {
+        let Grounds {
+            broker,
+            wire,
+            options,
+            runtime,
+        } = grounds;
         let workers = spec.workers;
         let member = Arc::new(Self {
             broker,

@@ -20,7 +20,7 @@ mod tests {
     #[test]
     fn the_hash_stays_as_it_is() {
         assert_eq!(partition_of("", 8), 1);
-        assert_eq!(partition_of("users/user123", 8), 5);
+        assert_eq!(partition_of("users/user123", 8), 4);
         assert_eq!(partition_of("users/user123", 1), 0);
     }
 

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Client, Value, cmd};
-use uuid::Uuid;
+use redis::Client;
 
 use super::append::{Lengths, append};
 use super::connection::Connection;
@@ -33,7 +32,7 @@ pub(super) struct Streams {
 }
 
 /// How many ids one script takes: its arguments lie on Lua's stack.
-const MOST_IDS: usize = 1_000;
+pub(super) const MOST_IDS: usize = 1_000;
 
 impl Streams {
     pub(super) async fn open(client: Client, options: RedisBusOptions) -> Result<Self> {
@@ -80,22 +79,6 @@ impl Streams {
             script.arg(claim.partition).arg(claim.fence);
         }
         self.connection.script("release claims", &script).await
-    }
-
-    async fn take_letters(&self, group: &str, ids: &[EventId], redrive: bool) -> Result<usize> {
-        let mut found = 0;
-        for ids in ids.chunks(MOST_IDS) {
-            let mut script = self.scripts.take_letters.prepare_invoke();
-            script.key(&self.base).arg(group).arg(u8::from(redrive));
-            for id in ids {
-                script.arg(id.to_string());
-            }
-            found += self
-                .connection
-                .script::<usize>("take dead letters out", &script)
-                .await?;
-        }
-        Ok(found)
     }
 }
 
@@ -280,58 +263,11 @@ impl Broker for StreamsBroker {
         letter: &Letter,
         at_most: usize,
     ) -> Result<Burial> {
-        let mut script = self.0.scripts.bury.prepare_invoke();
-        script
-            .key(&self.0.base)
-            .arg(group)
-            .arg(done.claim.partition)
-            .arg(done.claim.fence)
-            .arg(done.position.source)
-            .arg(keys::id(done.position))
-            .arg(at_most)
-            .arg(letter.id.to_string())
-            .arg(&letter.error)
-            .arg(letter.attempts)
-            .arg(&*letter.payload.0);
-        let answer: i64 = self
-            .0
-            .connection
-            .script("store a dead letter", &script)
-            .await?;
-        Ok(match answer {
-            0 => Burial::Stored,
-            1 => Burial::Full,
-            _ => Burial::NotOwner,
-        })
+        self.0.bury(group, done, letter, at_most).await
     }
 
     async fn letters(&self, group: &str, at_most: usize) -> Result<Vec<Letter>> {
-        if at_most == 0 {
-            return Ok(Vec::new());
-        }
-        let mut range = cmd("XRANGE");
-        range
-            .arg(keys::dead_letters(&self.0.base, group))
-            .arg("-")
-            .arg("+")
-            .arg("COUNT")
-            .arg(at_most);
-        let entries: Vec<(String, Vec<(String, Value)>)> = self
-            .0
-            .connection
-            .command("list dead letters", &range)
-            .await?;
-        entries
-            .into_iter()
-            .map(|(_, fields)| {
-                letter(fields).ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::Corrupt,
-                        format!("a dead letter of group {group} in redis has another form"),
-                    )
-                })
-            })
-            .collect()
+        self.0.letters(group, at_most).await
     }
 
     async fn redrive(&self, group: &str, letters: &[EventId]) -> Result<usize> {
@@ -345,20 +281,4 @@ impl Broker for StreamsBroker {
     async fn close(&self) {
         self.0.connection.disconnect();
     }
-}
-
-fn letter(fields: Vec<(String, Value)>) -> Option<Letter> {
-    let mut fields: HashMap<String, Value> = fields.into_iter().collect();
-    let mut text =
-        |name: &str| -> Option<String> { redis::from_redis_value(fields.remove(name)?).ok() };
-    let (id, partition) = (text("id")?, text("partition")?);
-    let (error, attempts) = (text("error")?, text("attempts")?);
-    let payload: Vec<u8> = redis::from_redis_value(fields.remove("event")?).ok()?;
-    Some(Letter {
-        id: Uuid::parse_str(&id).ok()?.into(),
-        partition: partition.parse().ok()?,
-        payload: payload.into(),
-        error,
-        attempts: attempts.parse().ok()?,
-    })
 }

@@ -1,10 +1,48 @@
-//! The bus on Redis. (text follows)
+//! The bus on Redis: Streams, which lose nothing, or Pub/Sub, which keeps nothing.
+//!
+//! # Streams
+//! Each partition is a stream, in which a group is a consumer group; a document's events lie in one
+//! partition. Members of a group share the partitions between them, each owned by one member at a
+//! time under a claim with a fence. Publishing stores a batch in one transaction. An owner wakes up
+//! when something comes, without polling, and takes over what a dead one left, in order. Several
+//! processes share the work of a group when they subscribe with the same name.
+//!
+//! How much outlives a crash of the server is the server's setting: `appendfsync always` keeps whatever
+//! was confirmed, `everysec` all but the last second after a loss of power. The document `docs/redis.md`
+//! says what each promise needs, and how everything lies in Redis.
+//!
+//! # Pub/Sub
+//! [`RedisMode::PubSub`]: events reach the subscriptions that are connected at that moment. Each is a
+//! broadcast, with its own retries and dead letters in memory; there are no groups. While a connection is
+//! broken its events are missed.
+//!
+//! # Cancellation
+//! A dropped [`publish`](EventBus::publish) has stored, in each of its transactions of up to 1,024 events
+//! or 8 MiB, all or nothing; a later transaction never without the earlier ones.
+//!
+//! # Examples
+//! ```no_run
+//! use nodestorage::Event;
+//! use nodestorage::bus::redis::{RedisBus, RedisBusOptions};
+//! use nodestorage::bus::{EventBusExt, Subscription};
+//!
+//! # async fn example() -> nodestorage::Result<()> {
+//! let options = RedisBusOptions::new().with_prefix("shop");
+//! let bus = RedisBus::connect("redis://localhost/", options).await?;
+//! let subscription = Subscription::to("OrderShipped").with_group("mailer");
+//! bus.subscribe(subscription, |event: Event| async move {
+//!     println!("{} at version {}", event.document(), event.version());
+//! })
+//! .await?;
+//! # Ok(()) }
+//! ```
 
 mod append;
 mod broker;
 mod connection;
 mod error;
 mod keys;
+mod letters;
 mod options;
 mod pubsub;
 mod reader;
@@ -28,6 +66,9 @@ use crate::event::Event;
 pub use options::{RedisBusOptions, RedisMode, WhenFull};
 
 /// A bus on a Redis server. See the [module](self).
+///
+/// Clones are handles of the same bus. When the last is dropped without [`close`](EventBus::close),
+/// handlers are stopped at their next `await`, and what they had not finished goes to other members.
 #[derive(Debug, Clone)]
 pub struct RedisBus(Mode);
 

@@ -1,0 +1,25 @@
+//! The bus on NATS: the conformance suite in both modes, and what only a server can do.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "also outside of the test functions"
+)]
+
+#[cfg(not(all(feature = "testing", feature = "nats")))]
+compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
+
+mod conformance;
+mod connections;
+mod foreign;
+mod full;
+mod members;
+#[allow(dead_code, reason = "other binaries use the rest")]
+#[path = "../support/nats.rs"]
+mod nats;
+mod order;
+mod proxy;
+mod restarts;
+mod settings;
+mod speed;
+mod world;
