@@ -26,7 +26,7 @@ pub(crate) struct Figures {
 }
 
 /// Three significant digits and a bit: what is behind them is noise, and a reader of JSON sees it too.
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     let scale = if value.abs() < 100.0 { 1000.0 } else { 10.0 };
     (value * scale).round() / scale
 }

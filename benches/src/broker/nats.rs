@@ -6,7 +6,7 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use async_nats::jetstream::{self, Context};
 
-use super::super::publishing::{Batch, Publisher};
+use crate::publishing::{Batch, Publisher};
 
 fn stream_name(prefix: &str) -> String {
     prefix.to_ascii_uppercase().replace('.', "_")

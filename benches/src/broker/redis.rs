@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{Client, Value, cmd, pipe};
 
-use super::super::publishing::{Batch, Publisher};
+use crate::publishing::{Batch, Publisher};
 
 /// As the bus has by default.
 const PARTITIONS: usize = 8;

@@ -20,7 +20,7 @@ use crate::load::{Length, Sample, repeat};
 use crate::machine::load_average;
 use crate::mongo::{Cache, Database};
 use crate::ours::{Choice, Ours};
-use crate::report::{Figures, Round};
+use crate::report::{Figures, Round, rounded};
 use crate::scenario::Plan;
 
 const TASKS: usize = 64;
@@ -100,10 +100,10 @@ impl Bench {
             setup.gauge.reaches(all, PATIENCE).await?;
             side.check(acknowledged).await?;
             let round = Round {
-                ratio: Some(per_second / sample.per_second()),
+                ratio: Some(rounded(per_second / sample.per_second())),
                 theirs: Some(Figures::of(&sample)),
                 ours: Figures {
-                    per_second,
+                    per_second: rounded(per_second),
                     ..Figures::default()
                 },
                 notes: vec![format!("backlog at the end of each second {backlog:?}")],
@@ -147,7 +147,7 @@ impl Bench {
             setup.database.check(acknowledged).await?;
             let round = Round {
                 ours: Figures {
-                    per_second,
+                    per_second: rounded(per_second),
                     ..Figures::default()
                 },
                 load_average: load,

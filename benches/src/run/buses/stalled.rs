@@ -13,7 +13,7 @@ use crate::machine::load_average;
 use crate::mongo::{Cache, Database};
 use crate::ours::Choice;
 use crate::processes::{Job, Side, run_all};
-use crate::report::{Figures, Round};
+use crate::report::{Figures, Round, rounded};
 use crate::scenario::Plan;
 
 /// Enough that the updates take a minute rather than many.
@@ -49,7 +49,7 @@ impl Bench {
         let ratio = done.peak_memory_bytes as f64 / done.early_peak_bytes as f64;
         let peak = |it: Figures| it.peak_memory_mib.unwrap_or_default();
         let round = Round {
-            ratio: Some((ratio * 1e3).round() / 1e3),
+            ratio: Some(rounded(ratio)),
             ours: late,
             groups: BTreeMap::new(),
             notes: vec![format!(
