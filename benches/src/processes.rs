@@ -173,8 +173,7 @@ async fn stalled(job: &Job) -> Result<(Sample, u64)> {
     let seconds = sample.seconds + rest.seconds;
     sample.merge(rest);
     sample.seconds = seconds;
-    // Nobody waits for the relay: it would not end before its drain timeout.
-    sample.latencies_us.clear();
+    // The storage is not closed: its relay would wait for the bus until its drain timeout.
     Ok((sample, early))
 }
 

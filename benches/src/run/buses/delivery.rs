@@ -52,8 +52,8 @@ impl Times {
         }
     }
 
-    fn note(&self, column: &[AtomicU64], number: usize) -> bool {
-        let now = u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    fn note(&self, column: &[AtomicU64], number: usize, at: Instant) -> bool {
+        let now = u64::try_from((at - self.begin).as_nanos()).unwrap_or(u64::MAX);
         let cell = column.get(number);
         // The first time counts: a bus may deliver again.
         cell.is_some_and(|it| {
@@ -106,11 +106,11 @@ impl Bench {
             let times = Arc::new(Times::new(usize::try_from(all)?));
             let handling = Arc::clone(&times);
             let subscription = Subscription::to("UsersUpdated")
-                .with_group(format!("round-{number}"))
+                .with_group("handlers")
                 .with_workers(WORKERS);
             let handle = bus.subscribe(subscription, move |event: Event| {
-                if let Some(number) = number_of(&event)
-                    && handling.note(&handling.handled, number)
+                if let Some(number) = number_of(&event, number)
+                    && handling.note(&handling.handled, number, Instant::now())
                 {
                     handling.count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -155,33 +155,35 @@ impl Bench {
     }
 }
 
-/// The number of an update, which it wrote as the status.
-fn number_of(event: &Event) -> Option<usize> {
+/// The number of an update of a round, both of which it wrote as the status.
+fn number_of(event: &Event, round: usize) -> Option<usize> {
     let status = event.data().get("merge_patch")?.get("status")?.as_str()?;
-    status.strip_prefix("number ")?.parse().ok()
+    let (of, number) = status.split_once('/')?;
+    (of.parse() == Ok(round)).then(|| number.parse().ok())?
 }
 
 /// Makes all updates, and waits until all were handled.
-async fn run(storage: &Storage, times: &Arc<Times>, seed: usize) -> Result<()> {
+async fn run(storage: &Storage, times: &Arc<Times>, round: usize) -> Result<()> {
     // Members of the group find each other and their partitions first.
     sleep(Duration::from_secs(1)).await;
-    let mut rng = Rng::with_seed(seed as u64);
+    let mut rng = Rng::with_seed(round as u64);
     let mut running = JoinSet::new();
     let mut due = Instant::now();
     for number in 0..times.due.len() {
         sleep_until(due).await;
-        times.note(&times.due, number);
+        // Not now: what begins late has waited since then.
+        times.note(&times.due, number, due);
         let (storage, times) = (storage.clone(), Arc::clone(times));
         let id = id(rng.usize(0..DOCUMENTS));
         running.spawn(async move {
             let updating = storage.update(COLLECTION, &id, |user: Option<User>| {
                 let mut user = user.ok_or(Missing)?;
                 user.counter += 1;
-                user.status = format!("number {number}");
+                user.status = format!("{round}/{number}");
                 Ok::<_, Missing>(user)
             });
             updating.await?;
-            times.note(&times.answered, number);
+            times.note(&times.answered, number, Instant::now());
             Ok::<_, UpdateError<Missing>>(())
         });
         due += EVERY;

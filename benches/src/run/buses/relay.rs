@@ -1,13 +1,14 @@
 //! The relay under load, after an outage, and what it costs those who update.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nodestorage::Storage;
+use nodestorage::bus::EventBus as _;
 use nodestorage::relay::RelayHandle;
 use serde_json::json;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::time::{Instant, sleep_until};
 
 use super::super::mongo::our_settings;
@@ -66,7 +67,7 @@ impl Setup {
         }
     }
 
-    /// Waits until everything is published, then ends all but the server.
+    /// Compares the broker with what was acknowledged, and ends all but the database server.
     async fn end(self, acknowledged: u64) -> Result<()> {
         let stored = self.broker.stored(OURS).await?;
         let expected = DOCUMENTS as u64 + acknowledged;
@@ -74,6 +75,7 @@ impl Setup {
             stored >= expected,
             "the broker has {stored} events, {expected} were committed"
         );
+        self.gauge.close().await?;
         self.storage.close().await;
         self.database.drop().await
     }
