@@ -113,8 +113,15 @@ impl Round {
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figures =
-            |it: &Figures| format!("{}/s, median {}", number(it.per_second), time(it.p50_us));
+        let figures = |it: &Figures| {
+            let per_second = number(it.per_second);
+            // Where no single operation was timed there is no median.
+            if it.p50_us > 0.0 {
+                format!("{per_second}/s, median {}", time(it.p50_us))
+            } else {
+                format!("{per_second}/s")
+            }
+        };
         if let (Some(theirs), Some(ratio)) = (&self.theirs, self.ratio) {
             let (theirs, ours) = (figures(theirs), figures(&self.ours));
             write!(f, "theirs {theirs}; ours {ours}; ratio {ratio:.2}")?;
