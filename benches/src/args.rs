@@ -16,7 +16,7 @@ usage: scripts/bench [OPTION…] [SCENARIO…]      without scenarios: all of th
   --rounds N          rounds per scenario, default 5
   --seconds S         measured seconds per side and round, default 4
   --warm-up S         seconds before that, default 1
-  --quick             one round of one second, to try it
+  --quick             one round of one second and less work, to try it
   --output FILE       where the results go, from the project's folder;
                       default target/bench/TIME.json
   --check             fail if a bar is missed, not only if a scenario fails
@@ -44,6 +44,7 @@ pub(crate) struct Run {
     pub(crate) rounds: usize,
     pub(crate) output: PathBuf,
     pub(crate) check: bool,
+    pub(crate) quick: bool,
     pub(crate) scenarios: Vec<&'static Scenario>,
 }
 
@@ -67,6 +68,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         rounds: 5,
         output: PathBuf::from("target/bench/results.json"),
         check: false,
+        quick: false,
         scenarios: Vec::new(),
     };
     let (mut table, mut document) = (None, PathBuf::from("docs/benchmarks.md"));
@@ -85,6 +87,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
             "--seconds" => run.length.measured = seconds(&value()?)?,
             "--warm-up" => run.length.warm_up = seconds(&value()?)?,
             "--quick" => {
+                run.quick = true;
                 run.rounds = 1;
                 run.length.measured = Duration::from_secs(1);
                 run.length.warm_up = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -123,6 +123,40 @@ pub(crate) async fn closed_loop<W: Worker>(
     }
     total.latencies_us.sort_unstable_by(f32::total_cmp);
     Ok(total)
+}
+
+/// Does so many operations, in `tasks` tasks; each is timed in none.
+pub(crate) async fn repeat<W: Worker>(
+    worker: &Arc<W>,
+    tasks: usize,
+    operations: u64,
+    seed: u64,
+) -> Result<Sample> {
+    let left = Arc::new(AtomicU64::new(operations));
+    let begin = Instant::now();
+    let mut running = Vec::with_capacity(tasks);
+    for task in 0..tasks {
+        let (worker, left) = (Arc::clone(worker), Arc::clone(&left));
+        let mut rng = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(task as u64));
+        running.push(tokio::spawn(async move {
+            let mut acknowledged = 0;
+            let take = |it: u64| it.checked_sub(1);
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                .is_ok()
+            {
+                acknowledged += worker.step(task, &mut rng).await?;
+            }
+            anyhow::Ok(acknowledged)
+        }));
+    }
+    let mut sample = Sample::default();
+    for task in running {
+        sample.acknowledged += task.await??;
+    }
+    sample.measured = sample.acknowledged;
+    sample.seconds = begin.elapsed().as_secs_f64();
+    Ok(sample)
 }
 
 /// The value in the middle.

@@ -76,6 +76,19 @@ pub(crate) fn file_system(folder: &Path) -> Option<String> {
     on.max().map(|(_, kind)| kind.to_owned())
 }
 
+/// The version that a server tells, if the variable names its program.
+fn server_version(variable: &str) -> Option<String> {
+    let text = output(&std::env::var(variable).ok()?, &["--version"])?;
+    let digits = |word: &str| word.starts_with(|it: char| it.is_ascii_digit());
+    let words = text
+        .split([' ', '='])
+        .map(|word| word.trim_start_matches('v'));
+    words
+        .into_iter()
+        .find(|word| digits(word))
+        .map(str::to_owned)
+}
+
 pub(crate) fn versions(mongod: Option<&str>) -> Value {
     json!({
         "nodestorage": locked("nodestorage"),
@@ -84,6 +97,10 @@ pub(crate) fn versions(mongod: Option<&str>) -> Value {
         "mongod": mongod,
         "mongodb driver": locked("mongodb"),
         "redb": locked("redb"),
+        "redis-server": server_version("NODESTORAGE_REDIS_SERVER"),
+        "nats-server": server_version("NODESTORAGE_NATS_SERVER"),
+        "redis": locked("redis"),
+        "async-nats": locked("async-nats"),
         "sqlite": rusqlite::version(),
         "rusqlite": locked("rusqlite"),
         "json-patch": locked("json-patch"),

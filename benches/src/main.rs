@@ -5,6 +5,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod args;
+mod broker;
 mod contender;
 mod diff;
 mod embedded;
@@ -14,6 +15,7 @@ mod machine;
 mod mongo;
 mod ours;
 mod processes;
+mod publishing;
 mod report;
 mod run;
 mod scenario;
@@ -31,7 +33,7 @@ use serde_json::json;
 use crate::args::{Command, Run};
 use crate::report::{Entry, Line, Report};
 use crate::run::{Bench, DOCUMENTS};
-use crate::scenario::{Measure, SCENARIOS};
+use crate::scenario::SCENARIOS;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -51,15 +53,9 @@ async fn start() -> Result<bool> {
         Command::Help => print!("{}", args::HELP),
         Command::List => {
             for it in SCENARIOS {
-                let bar = it.bar.map_or("for information".to_owned(), |bar| {
-                    let sign = if it.measure == Measure::Latency {
-                        "≤"
-                    } else {
-                        "≥"
-                    };
-                    format!("{sign} {bar}")
-                });
-                println!("{:20} {:15} {}", it.name, bar, it.about);
+                let bar = it.bar.map(|bar| it.measure.asks(bar));
+                let bar = bar.unwrap_or("for information".to_owned());
+                println!("{:24} {:26} {}", it.name, bar, it.about);
             }
         }
         Command::Table { results, document } => table::refresh(&results, &document)?,
@@ -94,7 +90,7 @@ async fn measure(run: Run) -> Result<bool> {
     if load > cores as f64 / 2.0 {
         eprintln!("note: the machine is busy (load {load} on {cores} cores), so figures will vary");
     }
-    let bench = Bench::new(run.length, run.rounds);
+    let bench = Bench::new(run.length, run.rounds, run.quick);
     for scenario in run.scenarios {
         eprintln!("{}: {}", scenario.name, scenario.about);
         match bench.run(scenario).await {

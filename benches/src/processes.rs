@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use nodestorage::Storage;
 use serde::{Deserialize, Serialize};
 
+use crate::broker::gauge::Stalled;
 use crate::contender::{Checked, Contender};
-use crate::load::{Length, Sample, closed_loop};
+use crate::load::{Length, Sample, closed_loop, repeat};
 use crate::machine::peak_memory_bytes;
 use crate::mongo::Database;
 use crate::mongo::cas_loop::CasLoop;
@@ -25,12 +26,17 @@ pub(crate) struct Job {
     pub(crate) choice: Choice,
     pub(crate) length: Length,
     pub(crate) seed: u64,
+    /// How many updates a side makes that is not bound by time.
+    #[serde(default)]
+    pub(crate) updates: u64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Side {
     Ours,
     Theirs,
+    /// Ours, with a bus that never answers.
+    Stalled,
 }
 
 /// What a child did.
@@ -38,6 +44,9 @@ pub(crate) enum Side {
 pub(crate) struct Done {
     pub(crate) sample: Sample,
     pub(crate) peak_memory_bytes: u64,
+    /// The same when a tenth of the updates was done.
+    #[serde(default)]
+    pub(crate) early_peak_bytes: u64,
 }
 
 /// Started children that end with this value, however that comes.
@@ -107,6 +116,7 @@ impl Running {
 /// The whole life of a child.
 pub(crate) async fn child(job: &str) -> Result<()> {
     let job: Job = serde_json::from_str(job)?;
+    let mut early_peak_bytes = 0;
     let done = match job.side {
         Side::Ours => {
             let storage = Storage::builder().url(&job.url).open().await?;
@@ -126,13 +136,45 @@ pub(crate) async fn child(job: &str) -> Result<()> {
             wait_for_the_others()?;
             closed_loop(&worker, job.tasks, job.length, job.seed).await?
         }
+        Side::Stalled => {
+            let (sample, peak) = stalled(&job).await?;
+            early_peak_bytes = peak;
+            sample
+        }
     };
     let done = Done {
         sample: done,
         peak_memory_bytes: peak_memory_bytes(),
+        early_peak_bytes,
     };
     println!("{}", serde_json::to_string(&done)?);
     Ok(())
+}
+
+/// Updates under a relay whose bus never answers; what it did, and the peak memory after a tenth of it.
+async fn stalled(job: &Job) -> Result<(Sample, u64)> {
+    let opening = Storage::builder().url(&job.url).bus(Stalled).open();
+    let storage = opening.await?;
+    let worker = Arc::new(Ours {
+        storage: storage.clone(),
+        choice: job.choice,
+        store: (),
+    });
+    wait_for_the_others()?;
+    let mut sample = repeat(&worker, job.tasks, job.updates / 10, job.seed).await?;
+    let early = peak_memory_bytes();
+    let rest = repeat(
+        &worker,
+        job.tasks,
+        job.updates - sample.acknowledged,
+        job.seed + 1,
+    )
+    .await?;
+    let seconds = sample.seconds + rest.seconds;
+    sample.merge(rest);
+    sample.seconds = seconds;
+    // The storage is not closed: its relay would wait for the bus until its drain timeout.
+    Ok((sample, early))
 }
 
 fn wait_for_the_others() -> Result<()> {

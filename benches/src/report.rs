@@ -26,7 +26,7 @@ pub(crate) struct Figures {
 }
 
 /// Three significant digits and a bit: what is behind them is noise, and a reader of JSON sees it too.
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     let scale = if value.abs() < 100.0 { 1000.0 } else { 10.0 };
     (value * scale).round() / scale
 }
@@ -70,6 +70,9 @@ pub(crate) struct Round {
     /// Groups of callers, where the scenario has several.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) groups: BTreeMap<String, Figures>,
+    /// What else there is to say.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) notes: Vec<String>,
     /// How busy the machine was before the round, over a minute.
     pub(crate) load_average: f64,
 }
@@ -77,15 +80,15 @@ pub(crate) struct Round {
 impl Round {
     pub(crate) fn compare(measure: Measure, theirs: &Sample, ours: &Sample, load: f64) -> Self {
         let ratio = match measure {
-            Measure::Throughput => ours.per_second() / theirs.per_second(),
             Measure::Latency => ours.percentile_us(0.5) / theirs.percentile_us(0.5),
+            _ => ours.per_second() / theirs.per_second(),
         };
         Self {
             ratio: Some(rounded(ratio)),
             theirs: Some(Figures::of(theirs)),
             ours: Figures::of(ours),
-            groups: BTreeMap::new(),
             load_average: load,
+            ..Self::default()
         }
     }
 
@@ -110,11 +113,19 @@ impl Round {
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figures =
-            |it: &Figures| format!("{}/s, median {}", number(it.per_second), time(it.p50_us));
+        let figures = |it: &Figures| {
+            let per_second = number(it.per_second);
+            // Where no single operation was timed there is no median.
+            if it.p50_us > 0.0 {
+                format!("{per_second}/s, median {}", time(it.p50_us))
+            } else {
+                format!("{per_second}/s")
+            }
+        };
         if let (Some(theirs), Some(ratio)) = (&self.theirs, self.ratio) {
             let (theirs, ours) = (figures(theirs), figures(&self.ours));
-            return write!(f, "theirs {theirs}; ours {ours}; ratio {ratio:.2}");
+            write!(f, "theirs {theirs}; ours {ours}; ratio {ratio:.2}")?;
+            return self.notes.iter().try_for_each(|it| write!(f, "; {it}"));
         }
         let group = |(name, it): (&String, &Figures)| {
             let longest = (time(it.p99_us), time(it.max_us));
@@ -125,8 +136,12 @@ impl fmt::Display for Round {
                 longest.1
             )
         };
-        let groups: Vec<String> = self.groups.iter().map(group).collect();
-        f.write_str(&groups.join("; "))
+        let mut parts: Vec<String> = self.groups.iter().map(group).collect();
+        if parts.is_empty() {
+            parts.push(figures(&self.ours));
+        }
+        parts.extend(self.notes.iter().cloned());
+        f.write_str(&parts.join("; "))
     }
 }
 
@@ -148,11 +163,16 @@ pub(crate) struct Line {
     pub(crate) unit: String,
     pub(crate) bar: Option<f64>,
     pub(crate) better: String,
-    /// Whether the ratio is as good as the bar.
+    /// The bar, for people.
+    #[serde(default)]
+    pub(crate) asked: Option<String>,
+    /// Whether the ratio, or the figure, is as good as the bar.
     pub(crate) met: Option<bool>,
     pub(crate) rounds: usize,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub(crate) groups: BTreeMap<String, Figures>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) notes: Vec<String>,
 }
 
 impl Line {
@@ -163,13 +183,19 @@ impl Line {
         let ratios: Vec<f64> = rounds.iter().filter_map(|it| it.ratio).collect();
         let ratio = (!ratios.is_empty()).then(|| rounded(median(ratios.iter().copied())));
         let better = scenario.measure.better();
-        let met = ratio.zip(scenario.bar).map(|(ratio, bar)| match better {
-            Better::Higher => ratio >= bar,
-            Better::Lower => ratio <= bar,
+        let met = scenario.bar.and_then(|bar| match scenario.measure {
+            Measure::Rate => Some(ours.per_second >= bar),
+            Measure::Delivery { p99_ms } => {
+                Some(ours.p50_us <= bar * 1e3 && ours.p99_us <= p99_ms * 1e3)
+            }
+            _ => ratio.map(|ratio| match better {
+                Better::Higher => ratio >= bar,
+                Better::Lower => ratio <= bar,
+            }),
         });
         let value = |figures: Figures| match scenario.measure {
-            Measure::Throughput => figures.per_second,
-            Measure::Latency => figures.p50_us,
+            Measure::Latency | Measure::Delivery { .. } => figures.p50_us,
+            _ => figures.per_second,
         };
         let mut groups: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
         for (name, figures) in rounds.iter().flat_map(|it| &it.groups) {
@@ -192,8 +218,10 @@ impl Line {
                 Better::Higher => "higher".to_owned(),
                 Better::Lower => "lower".to_owned(),
             },
+            asked: scenario.bar.map(|bar| scenario.measure.asks(bar)),
             met,
             rounds: rounds.len(),
+            notes: rounds.iter().flat_map(|it| it.notes.clone()).collect(),
             groups: groups
                 .into_iter()
                 .map(|(name, figures)| (name, Figures::over(&figures)))

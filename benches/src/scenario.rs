@@ -2,15 +2,22 @@
 
 use serde::Serialize;
 
+use crate::format::number;
 use crate::load::Length;
 
 /// What the two sides are compared by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Measure {
     /// Operations per second, ours ÷ theirs: higher is better.
     Throughput,
     /// Median latency, ours ÷ theirs: lower is better.
     Latency,
+    /// Operations per second by themselves.
+    Rate,
+    /// The median latency by itself, in milliseconds, and the 99th percentile beside it.
+    Delivery { p99_ms: f64 },
+    /// Peak memory at the end ÷ at a tenth of the work: lower is better.
+    Memory,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -23,8 +30,18 @@ pub(crate) enum Better {
 impl Measure {
     pub(crate) fn better(self) -> Better {
         match self {
-            Self::Throughput => Better::Higher,
-            Self::Latency => Better::Lower,
+            Self::Throughput | Self::Rate => Better::Higher,
+            Self::Latency | Self::Delivery { .. } | Self::Memory => Better::Lower,
+        }
+    }
+
+    /// A bar, for people.
+    pub(crate) fn asks(self, bar: f64) -> String {
+        match self {
+            Self::Throughput => format!("≥ {bar}"),
+            Self::Latency | Self::Memory => format!("≤ {bar}"),
+            Self::Rate => format!("≥ {}/s", number(bar)),
+            Self::Delivery { p99_ms } => format!("p50 ≤ {bar} ms, p99 ≤ {p99_ms} ms"),
         }
     }
 }
@@ -35,6 +52,8 @@ pub(crate) struct Plan {
     pub(crate) length: Length,
     pub(crate) rounds: usize,
     pub(crate) measure: Measure,
+    /// Only to see that it works: scenarios with a fixed amount of work do less of it.
+    pub(crate) quick: bool,
 }
 
 #[derive(Debug)]
@@ -44,7 +63,7 @@ pub(crate) struct Scenario {
     pub(crate) about: &'static str,
     pub(crate) measure: Measure,
     pub(crate) unit: &'static str,
-    /// What the ratio is to reach; `None` where the figures are for information.
+    /// What the ratio, or the figure itself, is to reach; `None` where the figures are for information.
     pub(crate) bar: Option<f64>,
 }
 
@@ -69,6 +88,30 @@ const fn informational(name: &'static str, about: &'static str) -> Scenario {
         bar: None,
     }
 }
+
+const fn on_bus(
+    name: &'static str,
+    about: &'static str,
+    measure: Measure,
+    unit: &'static str,
+    bar: f64,
+) -> Scenario {
+    Scenario {
+        name,
+        about,
+        measure,
+        unit,
+        bar: Some(bar),
+    }
+}
+
+const EVENTS: &str = "events/s";
+const KEEPS_UP: &str = "events published while 64 tasks update, against the updates";
+const DRAINS: &str = "events published of a log that grew while the relay was away";
+const WITH_RELAY: &str = "64 tasks with relay and bus, against the same without";
+const PUBLISH: &str =
+    "EventBus::publish of 256 events, against the raw client sending the same bytes";
+const DELIVERY: &str = "1,000 updates/s, from the call to the handler";
 
 const LOOP: &str = "against a hand-written find and compare-and-swap, no events";
 
@@ -136,6 +179,77 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "64 callers on one document beside 1,000 on others",
     ),
     informational("waiting_10000", "10,000 callers, beside 1,000"),
+    on_bus(
+        "relay_keeps_up_redis",
+        KEEPS_UP,
+        Measure::Throughput,
+        EVENTS,
+        0.98,
+    ),
+    on_bus(
+        "relay_keeps_up_nats",
+        KEEPS_UP,
+        Measure::Throughput,
+        EVENTS,
+        0.98,
+    ),
+    on_bus(
+        "relay_drains_redis",
+        DRAINS,
+        Measure::Rate,
+        EVENTS,
+        10_000.0,
+    ),
+    on_bus("relay_drains_nats", DRAINS, Measure::Rate, EVENTS, 10_000.0),
+    on_bus(
+        "commit_to_handler_nats",
+        DELIVERY,
+        Measure::Delivery { p99_ms: 30.0 },
+        "µs, median",
+        5.0,
+    ),
+    Scenario {
+        name: "commit_to_handler_redis",
+        about: DELIVERY,
+        measure: Measure::Delivery { p99_ms: 30.0 },
+        unit: "µs, median",
+        bar: None,
+    },
+    on_bus(
+        "updates_with_relay_redis",
+        WITH_RELAY,
+        Measure::Throughput,
+        UPDATES,
+        0.8,
+    ),
+    on_bus(
+        "updates_with_relay_nats",
+        WITH_RELAY,
+        Measure::Throughput,
+        UPDATES,
+        0.8,
+    ),
+    on_bus(
+        "publish_path_redis",
+        PUBLISH,
+        Measure::Throughput,
+        EVENTS,
+        0.8,
+    ),
+    on_bus(
+        "publish_path_nats",
+        PUBLISH,
+        Measure::Throughput,
+        EVENTS,
+        0.8,
+    ),
+    on_bus(
+        "stalled_bus_memory",
+        "1,000,000 updates with a bus that never answers; peak memory against that after a tenth",
+        Measure::Memory,
+        UPDATES,
+        1.1,
+    ),
 ];
 
 /// The scenario of a name.

@@ -28,17 +28,18 @@ fn row(line: &Line) -> [String; 7] {
         (Some(ratio), Some(min), Some(max)) => format!("{ratio:.2} ({min:.2}–{max:.2})"),
         _ => "–".to_owned(),
     };
-    let bar = match (line.bar, line.better.as_str(), line.met) {
-        (Some(bar), better, Some(met)) => format!(
-            "{} {bar} {}",
-            if better == "lower" { "≤" } else { "≥" },
-            if met { "met" } else { "missed" }
-        ),
+    let met = line.met.map(|met| if met { "met" } else { "missed" });
+    let bar = match (&line.asked, line.bar, met) {
+        (Some(asked), _, Some(met)) => format!("{asked} {met}"),
+        // A file of an earlier version.
+        (None, Some(bar), Some(met)) if line.better == "lower" => format!("≤ {bar} {met}"),
+        (None, Some(bar), Some(met)) => format!("≥ {bar} {met}"),
         _ => "–".to_owned(),
     };
     let with_unit = |value: f64| format!("{} {}", number(value), line.unit);
     let latencies = |p50: Option<f64>, p99: Option<f64>| match (p50, p99) {
-        (Some(p50), Some(p99)) => format!("{}, {}", time(p50), time(p99)),
+        // Where no single operation was timed there is none.
+        (Some(p50), Some(p99)) if p99 > 0.0 => format!("{}, {}", time(p50), time(p99)),
         _ => "–".to_owned(),
     };
     [
@@ -67,7 +68,9 @@ fn groups(line: &Line) -> Vec<String> {
             time(it.max_us)
         )
     };
-    line.groups.iter().map(sentence).collect()
+    let notes = line.notes.iter();
+    let notes = notes.map(|note| format!("{}: {note}", line.scenario));
+    line.groups.iter().map(sentence).chain(notes).collect()
 }
 
 /// The table for a terminal.
@@ -97,6 +100,14 @@ pub(crate) fn plain(report: &Report) -> String {
     text
 }
 
+/// The brokers that were there, with a comma in front.
+fn brokers(versions: &Value) -> String {
+    ["redis-server", "nats-server", "redis", "async-nats"]
+        .iter()
+        .filter_map(|name| Some(format!(", {name} {}", versions[*name].as_str()?)))
+        .collect()
+}
+
 fn markdown(report: &Report) -> String {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -107,7 +118,7 @@ fn markdown(report: &Report) -> String {
     let mut lines = vec![
         format!(
             "Measured {} on {} with {} cores, {} GiB of memory, Linux {}, {}; mongod {} (`w: {}`), {}, \
-             nodestorage {} at {}, driver {}, SQLite {}. Rounds: {}; measured per side and round: {} s, after {} s of warm-up.",
+             nodestorage {} at {}, driver {}, SQLite {}{}. Rounds: {}; measured per side and round: {} s, after {} s of warm-up.",
             report.started.split('T').next().unwrap_or_default(),
             text(&hardware["cpu"]),
             hardware["cores"],
@@ -124,6 +135,7 @@ fn markdown(report: &Report) -> String {
             text(&versions["commit"]),
             text(&versions["mongodb driver"]),
             text(&versions["sqlite"]),
+            brokers(versions),
             settings["rounds"],
             settings["seconds"],
             settings["warm_up_seconds"],

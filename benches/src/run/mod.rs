@@ -1,5 +1,6 @@
 //! Sets each scenario up, runs its rounds, and takes everything down again.
 
+mod buses;
 mod embedded;
 mod mongo;
 mod waiting;
@@ -11,6 +12,7 @@ use bson::doc;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use crate::broker::Kind;
 use crate::contender::{Counted, alternate};
 use crate::diff;
 use crate::load::Length;
@@ -26,6 +28,7 @@ pub(crate) const DOCUMENTS: usize = 20_000;
 pub(crate) struct Bench {
     length: Length,
     rounds: usize,
+    quick: bool,
     /// Started for the first scenario that needs it.
     server: OnceCell<Server>,
 }
@@ -38,10 +41,11 @@ pub(crate) struct Outcome {
 }
 
 impl Bench {
-    pub(crate) fn new(length: Length, rounds: usize) -> Self {
+    pub(crate) fn new(length: Length, rounds: usize, quick: bool) -> Self {
         Self {
             length,
             rounds,
+            quick,
             server: OnceCell::new(),
         }
     }
@@ -67,6 +71,7 @@ impl Bench {
             length: self.length,
             rounds: self.rounds,
             measure: scenario.measure,
+            quick: self.quick,
         };
         match scenario.name {
             "random_64" => self.against_loop(&plan, 64, Cache::Warm).await,
@@ -84,6 +89,17 @@ impl Bench {
             "diff_merge_patch" => diff_merge_patch(&plan).await,
             "hot_among_others" => self.hot_among_others(&plan).await,
             "waiting_10000" => self.waiting(&plan).await,
+            "relay_keeps_up_redis" => self.relay_keeps_up(&plan, Kind::Redis).await,
+            "relay_keeps_up_nats" => self.relay_keeps_up(&plan, Kind::Nats).await,
+            "relay_drains_redis" => self.relay_drains(&plan, Kind::Redis).await,
+            "relay_drains_nats" => self.relay_drains(&plan, Kind::Nats).await,
+            "commit_to_handler_redis" => self.commit_to_handler(&plan, Kind::Redis).await,
+            "commit_to_handler_nats" => self.commit_to_handler(&plan, Kind::Nats).await,
+            "updates_with_relay_redis" => self.updates_with_relay(&plan, Kind::Redis).await,
+            "updates_with_relay_nats" => self.updates_with_relay(&plan, Kind::Nats).await,
+            "publish_path_redis" => buses::publish_path_redis(&plan).await,
+            "publish_path_nats" => buses::publish_path_nats(&plan).await,
+            "stalled_bus_memory" => self.stalled_bus(&plan).await,
             other => bail!("{other} is listed and does not exist"),
         }
     }

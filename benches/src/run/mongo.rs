@@ -147,6 +147,7 @@ impl Bench {
             choice: Choice::any_of(SHARED),
             length: plan.length,
             seed: 0,
+            updates: 0,
         };
         let side = |side, database: &Database| Processes {
             job: job(side, database),

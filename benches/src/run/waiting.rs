@@ -49,6 +49,7 @@ impl Bench {
                     choice: Choice::any_of(DOCUMENTS),
                     length,
                     seed: number as u64,
+                    updates: 0,
                 };
                 let done = run_all(vec![job]).await?;
                 let done = done.into_iter().next().context("one child, one answer")?;
