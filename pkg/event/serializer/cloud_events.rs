@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -22,41 +23,42 @@ use crate::event::{Event, EventParts, Metadata, validate_event_type};
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CloudEvents;
 
+/// Borrowed where it is written, owned where it was read.
 #[derive(Serialize, Deserialize)]
-struct Wire {
-    specversion: String,
+struct Wire<'a> {
+    specversion: Cow<'a, str>,
     id: Uuid,
-    source: String,
+    source: Cow<'a, str>,
     #[serde(rename = "type")]
-    event_type: String,
-    subject: String,
-    time: String,
+    event_type: Cow<'a, str>,
+    subject: Cow<'a, str>,
+    time: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    datacontenttype: Option<String>,
-    collection: String,
-    subjecttype: String,
-    aggregatetype: String,
+    datacontenttype: Option<Cow<'a, str>>,
+    collection: Cow<'a, str>,
+    subjecttype: Cow<'a, str>,
+    aggregatetype: Cow<'a, str>,
     aggregateversion: Integer,
     eventindex: Integer,
     schemaversion: Integer,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    partitionkey: Option<String>,
+    partitionkey: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    correlationid: Option<String>,
+    correlationid: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    causationid: Option<String>,
+    causationid: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    actor: Option<String>,
+    actor: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    tenant: Option<String>,
+    tenant: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    traceparent: Option<String>,
+    traceparent: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    tracestate: Option<String>,
+    tracestate: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    metadata: Option<String>,
+    metadata: Option<Cow<'a, str>>,
     #[serde(default)]
-    data: Value,
+    data: Cow<'a, Value>,
 }
 
 /// An attribute of the specification's type Integer, which has 32 bits: larger numbers travel as text.
@@ -83,6 +85,9 @@ impl Integer {
     }
 }
 
+/// What most events take; a larger one only costs a few reallocations.
+const USUAL_BYTES: usize = 1_024;
+
 impl EventSerializer for CloudEvents {
     fn content_type(&self) -> &'static str {
         "application/cloudevents+json"
@@ -103,41 +108,43 @@ impl EventSerializer for CloudEvents {
             Some(serde_json::to_string(&meta.extra).map_err(failed)?)
         };
         let wire = Wire {
-            specversion: "1.0".to_owned(),
+            specversion: "1.0".into(),
             id: event.id().as_uuid(),
-            source: format!("/{}", percent_encoded(event.collection())),
-            event_type: event.event_type().to_owned(),
-            subject: event.aggregate_id().to_string(),
-            time: time_to_text(event.time())?,
-            datacontenttype: Some("application/json".to_owned()),
-            collection: event.collection().to_owned(),
-            subjecttype: id_type(event.aggregate_id()).to_owned(),
-            aggregatetype: event.aggregate_type().to_owned(),
+            source: format!("/{}", percent_encoded(event.collection())).into(),
+            event_type: event.event_type().into(),
+            subject: event.aggregate_id().to_string().into(),
+            time: time_to_text(event.time())?.into(),
+            datacontenttype: Some("application/json".into()),
+            collection: event.collection().into(),
+            subjecttype: id_type(event.aggregate_id()).into(),
+            aggregatetype: event.aggregate_type().into(),
             aggregateversion: Integer::new(event.version().get()),
             eventindex: Integer::new(event.index().into()),
             schemaversion: Integer::new(event.schema().into()),
-            partitionkey: Some(event.partition_key()),
-            correlationid: meta.correlation.clone(),
-            causationid: meta.causation.clone(),
-            actor: meta.actor.clone(),
-            tenant: meta.tenant.clone(),
-            traceparent: meta.traceparent.clone(),
-            tracestate: meta.tracestate.clone(),
-            metadata,
-            data: event.data().clone(),
+            partitionkey: Some(event.partition_key().into()),
+            correlationid: meta.correlation.as_deref().map(Cow::Borrowed),
+            causationid: meta.causation.as_deref().map(Cow::Borrowed),
+            actor: meta.actor.as_deref().map(Cow::Borrowed),
+            tenant: meta.tenant.as_deref().map(Cow::Borrowed),
+            traceparent: meta.traceparent.as_deref().map(Cow::Borrowed),
+            tracestate: meta.tracestate.as_deref().map(Cow::Borrowed),
+            metadata: metadata.map(Cow::Owned),
+            data: Cow::Borrowed(event.data()),
         };
-        serde_json::to_vec(&wire).map_err(failed)
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        serde_json::to_writer(&mut bytes, &wire).map_err(failed)?;
+        Ok(bytes)
     }
 
     fn deserialize(&self, bytes: &[u8]) -> Result<Event> {
-        let wire: Wire =
+        let wire: Wire<'_> =
             serde_json::from_slice(bytes).map_err(|e| no_event("CloudEvents JSON", e))?;
         wire.into_event()
             .map_err(|e| no_event("CloudEvents JSON", e))
     }
 }
 
-impl Wire {
+impl Wire<'_> {
     fn into_event(self) -> std::result::Result<Event, BoxError> {
         if self.specversion != "1.0" {
             return Err(format!("specversion is {:?}, not 1.0", self.specversion).into());
@@ -149,24 +156,24 @@ impl Wire {
         };
         Ok(Event::from_parts(EventParts {
             id: self.id.into(),
-            event_type: self.event_type.into(),
-            aggregate_type: self.aggregatetype.into(),
+            event_type: self.event_type.as_ref().into(),
+            aggregate_type: self.aggregatetype.as_ref().into(),
             document: DocumentKey::new(
-                self.collection,
+                self.collection.as_ref(),
                 id_from_text(&self.subjecttype, &self.subject)?,
             ),
             version: Version::new(self.aggregateversion.get()?),
             index: u32::try_from(self.eventindex.get()?)?,
             time: time_from_text(&self.time)?,
             schema: u32::try_from(self.schemaversion.get()?)?,
-            data: self.data,
+            data: self.data.into_owned(),
             metadata: Metadata {
-                correlation: self.correlationid,
-                causation: self.causationid,
-                actor: self.actor,
-                tenant: self.tenant,
-                traceparent: self.traceparent,
-                tracestate: self.tracestate,
+                correlation: self.correlationid.map(Cow::into_owned),
+                causation: self.causationid.map(Cow::into_owned),
+                actor: self.actor.map(Cow::into_owned),
+                tenant: self.tenant.map(Cow::into_owned),
+                traceparent: self.traceparent.map(Cow::into_owned),
+                tracestate: self.tracestate.map(Cow::into_owned),
                 extra,
             },
         }))
