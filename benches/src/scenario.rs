@@ -111,7 +111,7 @@ const DRAINS: &str = "events published of a log that grew while the relay was aw
 const WITH_RELAY: &str = "64 tasks with relay and bus, against the same without";
 const PUBLISH: &str =
     "EventBus::publish of 256 events, against the raw client sending the same bytes";
-const DELIVERY: &str = "1,000 updates/s, from the call to the handler";
+const DELIVERY: &str = "1,000 updates/s, from the commit to the handler";
 
 const LOOP: &str = "against a hand-written find and compare-and-swap, no events";
 
