@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing: digits beyond a double's, and a time that is in the year 10000 without its offset.
+    /// Digits beyond a double's, which fuzzing found, and a time that is in the year 10000 without its offset.
     #[test]
     fn what_is_read_can_be_written_and_is_the_same_again() {
         let serializers: [&dyn EventSerializer; 2] = [&CloudEvents, &PlainJson];
