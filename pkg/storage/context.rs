@@ -1,5 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::backend::RecordWrite;
+use super::plan::SNAPSHOT_EVERY;
 use crate::document::{DocumentId, DocumentKey, ExpectedVersion, Version};
 use crate::event::{Metadata, NewEvent};
 
@@ -65,29 +67,70 @@ impl UpdateOptions {
 pub struct UpdateContext {
     key: DocumentKey,
     version: Option<Version>,
+    /// The version that the change will have.
+    next: Version,
     attempt: u32,
     collected: Arc<Mutex<Collected>>,
 }
 
+/// What a run did beside its document.
 #[derive(Debug, Default)]
-struct Collected {
-    events: Vec<NewEvent>,
-    metadata: Metadata,
+pub(super) struct Collected {
+    pub(super) events: Vec<NewEvent>,
+    pub(super) metadata: Metadata,
+    /// Written in the same commit.
+    pub(super) records: Vec<RecordWrite>,
+    pub(super) form: LogForm,
+}
+
+impl Collected {
+    /// Adds what a later run on the same document did.
+    pub(super) fn join(&mut self, later: Self) {
+        self.events.extend(later.events);
+        self.records.extend(later.records);
+        self.metadata = later.metadata;
+        self.form = later.form;
+    }
+}
+
+/// How a change is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogForm {
+    /// Whether the collection's mapper makes events of the change, beside those that were emitted.
+    pub(crate) mapped: bool,
+    /// What kind of thing the document is, in place of what the mapper says.
+    pub(crate) aggregate_type: Option<Arc<str>>,
+    /// Every how many versions the log keeps the whole document, from 1 to [`SNAPSHOT_EVERY`].
+    pub(crate) snapshot_every: u64,
+}
+
+impl Default for LogForm {
+    fn default() -> Self {
+        Self {
+            mapped: true,
+            aggregate_type: None,
+            snapshot_every: SNAPSHOT_EVERY,
+        }
+    }
 }
 
 impl UpdateContext {
     pub(super) fn new(
         key: DocumentKey,
-        version: Option<Version>,
+        (version, next): (Option<Version>, Version),
         attempt: u32,
         metadata: Metadata,
     ) -> Self {
-        let events = Vec::new();
+        let collected = Collected {
+            metadata,
+            ..Collected::default()
+        };
         Self {
             key,
             version,
+            next,
             attempt,
-            collected: Arc::new(Mutex::new(Collected { events, metadata })),
+            collected: Arc::new(Mutex::new(collected)),
         }
     }
 
@@ -109,6 +152,13 @@ impl UpdateContext {
         self.version
     }
 
+    /// The version that the change will have: above every version the document ever had, also where there
+    /// is none now.
+    #[must_use]
+    pub fn next_version(&self) -> Version {
+        self.next
+    }
+
     /// The how-manieth run of the closure this is, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
@@ -126,11 +176,19 @@ impl UpdateContext {
         self.with(|collected| change(&mut collected.metadata));
     }
 
-    pub(super) fn take(&self) -> (Vec<NewEvent>, Metadata) {
-        self.with(|collected| {
-            let events = std::mem::take(&mut collected.events);
-            (events, std::mem::take(&mut collected.metadata))
-        })
+    /// Has a record written in the same commit, if the run's result writes anything. Of several writes that
+    /// replace one record the last one counts.
+    pub(crate) fn write_record(&self, write: RecordWrite) {
+        self.with(|collected| collected.records.push(write));
+    }
+
+    /// Sets how the change is logged.
+    pub(crate) fn log_as(&self, form: LogForm) {
+        self.with(|collected| collected.form = form);
+    }
+
+    pub(super) fn take(&self) -> Collected {
+        self.with(std::mem::take)
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Collected) -> R) -> R {

@@ -50,6 +50,7 @@ use crate::event::EventMapper;
 pub use change::{Change, Stored};
 pub(crate) use codec::Codec;
 pub use collection::Collection;
+pub(crate) use context::LogForm;
 pub use context::{UpdateContext, UpdateOptions};
 pub use delivery::Delivery;
 pub use engine::{CommitOptions, CommitStatistics};

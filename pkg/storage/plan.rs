@@ -6,9 +6,10 @@ use bson::{DateTime, RawDocumentBuf};
 use uuid::Uuid;
 
 use super::Inner;
-use super::backend::{EntryKind, LogEntry, LoggedData, LoggedEvent, Position};
+use super::backend::{EntryKind, LogEntry, LoggedData, LoggedEvent, Position, RecordWrite};
 use super::base::Base;
 use super::codec::Codec;
+use super::context::{Collected, LogForm};
 use crate::document::{Diff, DocumentKey, MergePatch, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ChangeKind, ChangeView, EventId, Metadata, NewData, NewEvent};
@@ -28,6 +29,8 @@ pub(super) struct Planned {
     pub(super) writes: bool,
     /// The adoption, if the log has to catch up first, and the change.
     pub(super) entries: Vec<LogEntry>,
+    /// What is written beside them.
+    pub(super) records: Vec<RecordWrite>,
 }
 
 /// What all entries of one commit have in common.
@@ -77,8 +80,7 @@ pub(super) struct Decision {
     pub(super) after: Option<RawDocumentBuf>,
     /// Whether `after` differs from what is stored.
     pub(super) changed: bool,
-    pub(super) emitted: Vec<NewEvent>,
-    pub(super) metadata: Metadata,
+    pub(super) collected: Collected,
 }
 
 impl Planned {
@@ -93,9 +95,14 @@ impl Planned {
         let Decision {
             after,
             changed,
-            emitted,
-            metadata,
+            collected,
         } = decision;
+        let Collected {
+            events: emitted,
+            metadata,
+            records,
+            form,
+        } = collected;
         if !changed && emitted.is_empty() {
             return Ok(None);
         }
@@ -122,14 +129,18 @@ impl Planned {
             .map_err(|e| e.context(key))?;
         let mapper = storage.mapper(key.collection());
         let mut events = Vec::new();
-        if changed {
+        if changed && form.mapped {
             let view = ChangeView::new(key, base.next, kind, &diff, &metadata);
             events = mapper.map(&view).map_err(|e| e.into_error(key))?;
         }
         events.extend(emitted);
 
         let blank = |version: Version, kind: EntryKind| {
-            let aggregate = mapper.aggregate_type(key.collection());
+            let LogForm { aggregate_type, .. } = &form;
+            let aggregate = match aggregate_type {
+                Some(name) => name.to_string(),
+                None => mapper.aggregate_type(key.collection()),
+            };
             stamp.entry(key, version, kind, aggregate, codec.version_field)
         };
         let adopted = base.adopt.map(|version| LogEntry {
@@ -159,7 +170,7 @@ impl Planned {
             check_entry(adopted, max_entry)?;
         }
         if let (ChangeKind::Updated, Some(after)) = (kind, &after)
-            && base.next.get().is_multiple_of(SNAPSHOT_EVERY)
+            && base.next.get().is_multiple_of(form.snapshot_every)
             && size + after.as_bytes().len() <= max_entry
         {
             // A snapshot that does not fit is left out: reading goes back to the one before.
@@ -171,6 +182,7 @@ impl Planned {
             writes: after.is_some() || base.document.is_some(),
             after,
             entries: adopted.into_iter().chain([entry]).collect(),
+            records,
         }))
     }
 }

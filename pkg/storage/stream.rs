@@ -153,6 +153,7 @@ impl Storage {
             }],
             entries,
             checks: Vec::new(),
+            records: Vec::new(),
             deadline: attempts.deadline(),
         })
     }

@@ -118,7 +118,7 @@ impl<'a> Update<'a> {
                 Ok((value, before)) => {
                     let context = UpdateContext::new(
                         self.key.clone(),
-                        view.base.version,
+                        (view.base.version, view.base.next),
                         self.runs,
                         self.options.metadata.clone(),
                     );
@@ -253,6 +253,7 @@ impl<'a> Update<'a> {
             after,
             writes,
             entries,
+            records,
         } = planned;
         let next = view.base.next;
         let is_beside = view.generation.is_none();
@@ -267,6 +268,7 @@ impl<'a> Update<'a> {
             }],
             entries,
             checks: Vec::new(),
+            records,
             deadline: self.attempts.deadline(),
         };
         // Whoever has a turn has the others wait for it, so it must not wait for a place of theirs.
@@ -326,12 +328,10 @@ impl<'a> Update<'a> {
         let before = run.before.as_ref().filter(|_| !self.options.whole_document);
         let base = &run.view.base;
         let (after, changed) = decide(self.codec(), base, before, value)?;
-        let (emitted, metadata) = run.context.take();
         let decision = Decision {
             after,
             changed,
-            emitted,
-            metadata,
+            collected: run.context.take(),
         };
         let stamp = Stamp::new(self.storage);
         Planned::new(self.storage, self.codec(), base, decision, stamp)

@@ -74,6 +74,32 @@ pub enum RecordWrite {
     },
 }
 
+impl RecordWrite {
+    /// The record's kind and key.
+    #[must_use]
+    pub fn id(&self) -> (&str, &str) {
+        match self {
+            Self::Insert(record) | Self::Put(record) => (&record.kind, &record.key),
+            Self::Delete { kind, key } => (kind, key),
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let value = match self {
+            Self::Insert(record) | Self::Put(record) => record.value.as_bytes().len(),
+            Self::Delete { .. } => 0,
+        };
+        let (kind, key) = self.id();
+        64 + kind.len() + key.len() + value
+    }
+
+    /// Whether nothing of this write is left once `later` has been carried out.
+    pub(crate) fn is_replaced_by(&self, later: &Self) -> bool {
+        !matches!(self, Self::Insert(_)) && self.id() == later.id()
+    }
+}
+
 /// Proof of holding a lease; compared on every write made under it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fence {

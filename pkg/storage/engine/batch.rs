@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::backend::{DocumentWrite, LogEntry, Unit};
+use super::super::backend::{DocumentWrite, LogEntry, RecordWrite, Unit};
 use super::super::base::Base;
 use super::super::stream::STREAMS;
 use super::state::State;
@@ -96,6 +96,13 @@ impl Group {
         for ticket in &mut self.tickets {
             unit.entries.append(&mut ticket.entries);
             unit.checks.append(&mut ticket.checks);
+            for write in &ticket.records {
+                // Of one record the last state counts, as of a document.
+                if !matches!(write, RecordWrite::Insert(_)) {
+                    unit.records.retain(|earlier| !earlier.is_replaced_by(write));
+                }
+                unit.records.push(write.clone());
+            }
         }
         unit
     }

@@ -210,6 +210,7 @@ impl Engine {
                 parts: proposal.parts,
                 entries: proposal.entries,
                 checks: proposal.checks,
+                records: proposal.records,
                 deadline,
                 bytes,
                 queued_at: state.batches,

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::super::backend::{Condition, LogEntry, Position};
+use super::super::backend::{Condition, LogEntry, Position, RecordWrite};
 use super::super::base::Base;
 use super::Tick;
 use crate::document::DocumentKey;
@@ -18,6 +18,8 @@ pub(crate) struct Proposal {
     pub(crate) entries: Vec<LogEntry>,
     /// Documents that were only read and must still be as they were.
     pub(crate) checks: Vec<(DocumentKey, Condition)>,
+    /// Records that are written with them.
+    pub(crate) records: Vec<RecordWrite>,
     /// When the caller stops waiting.
     pub(crate) deadline: Instant,
 }
@@ -61,6 +63,7 @@ pub(super) struct Ticket {
     pub(super) parts: Vec<Part>,
     pub(super) entries: Vec<LogEntry>,
     pub(super) checks: Vec<(DocumentKey, Condition)>,
+    pub(super) records: Vec<RecordWrite>,
     pub(super) deadline: Instant,
     /// How much memory and command it takes, in bytes.
     pub(super) bytes: usize,
@@ -80,7 +83,8 @@ impl Proposal {
             256 + document.map_or(0, |document| document.as_bytes().len())
         });
         let entries = self.entries.iter().map(LogEntry::estimated_bytes);
-        documents.chain(entries).sum()
+        let records = self.records.iter().map(RecordWrite::bytes);
+        documents.chain(entries).chain(records).sum()
     }
 }
 

@@ -39,6 +39,7 @@ impl Inner {
             parts: Vec::with_capacity(ended.touched.len()),
             entries: Vec::new(),
             checks: Vec::new(),
+            records: Vec::new(),
             deadline: attempts.deadline(),
         };
         let mut lanes = Vec::with_capacity(ended.touched.len());
@@ -49,17 +50,15 @@ impl Inner {
                 key: &key,
                 version_field: &touched.spec.version_field,
             };
-            let own = touched.metadata;
+            let mut collected = touched.collected;
+            if collected.metadata.is_empty() {
+                collected.metadata = ended.metadata.clone();
+            }
             let decision = Decision {
                 after: touched.current.as_deref().cloned(),
                 changed: touched.changed
                     && touched.current.as_deref() != touched.base.document.as_deref(),
-                emitted: touched.emitted,
-                metadata: if own.is_empty() {
-                    ended.metadata.clone()
-                } else {
-                    own
-                },
+                collected,
             };
             let base = touched.base;
             let (after, writes) = match Planned::new(self, codec, &base, decision, stamp)? {
@@ -67,6 +66,7 @@ impl Inner {
                     let mut events = planned.entries.iter().map(|entry| entry.events.len());
                     has_events |= events.any(|events| events > 0);
                     proposal.entries.extend(planned.entries);
+                    proposal.records.extend(planned.records);
                     (base.after(planned.after), planned.writes)
                 }
                 // Only read: what was seen together still has to be confirmed as one state.

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::base::Base;
 use super::codec::Codec;
+use super::context::Collected;
 use super::engine::{Answer, LaneUse, Tick, Want, closed};
 use super::retry::Attempts;
 use super::turns::Turn;
@@ -21,7 +22,7 @@ use super::update::decide;
 use super::{CollectionSpec, Outcome, RetryPolicy, Storage, Stored, UpdateContext, UpdateError};
 use crate::document::{DocumentId, DocumentKey, Version};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Metadata, NewEvent};
+use crate::event::Metadata;
 
 impl Storage {
     /// Changes several documents all together or not at all.
@@ -148,8 +149,7 @@ struct Touched {
     changed: bool,
     /// How often the transaction has updated it.
     updates: u64,
-    emitted: Vec<NewEvent>,
-    metadata: Metadata,
+    collected: Collected,
 }
 
 impl Transaction {
@@ -277,7 +277,7 @@ impl Transaction {
                     document: touched.current.clone(),
                     ..touched.base.clone()
                 };
-                let metadata = touched.metadata.clone();
+                let metadata = touched.collected.metadata.clone();
                 (Arc::clone(&touched.spec), base, metadata, touched.updates)
             })?;
             let codec = Codec {
@@ -288,10 +288,10 @@ impl Transaction {
             let value: Option<T> = document.map(|raw| codec.decode(raw)).transpose()?;
             let before = value.as_ref().map(|value| codec.encode(value));
             let before = before.transpose()?;
-            let mut context = UpdateContext::new(key.clone(), base.version, run, metadata);
+            let mut context = UpdateContext::new(key.clone(), (base.version, base.next), run, metadata);
             let after = f(value, &mut context).into_result()?;
             let (after, changed) = decide(codec, &base, before.as_ref(), after)?;
-            let (emitted, metadata) = context.take();
+            let collected = context.take();
             let is_kept = self.with(&key, move |touched| {
                 if touched.updates != number {
                     // Another task with a clone of this handle was faster.
@@ -302,8 +302,7 @@ impl Transaction {
                     touched.current = after.map(Arc::new);
                     touched.changed = true;
                 }
-                touched.emitted.extend(emitted);
-                touched.metadata = metadata;
+                touched.collected.join(collected);
                 true
             })?;
             if is_kept {
@@ -380,8 +379,7 @@ impl Transaction {
             lane,
             changed: false,
             updates: 0,
-            emitted: Vec::new(),
-            metadata: Metadata::default(),
+            collected: Collected::default(),
         };
         // Two reads of one document at a time: the first one counts for both.
         let mut state = self.lock();
