@@ -57,6 +57,7 @@ pub mod error;
 pub mod event;
 pub mod history;
 pub mod relay;
+pub mod saga;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;

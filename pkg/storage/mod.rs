@@ -144,6 +144,11 @@ impl Storage {
         self.inner.backend()
     }
 
+    /// The clock that the builder was given.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
     /// Refuses with `Closed` once the storage was closed.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.inner.check_open()
