@@ -27,7 +27,11 @@ pub(super) struct Claims {
 
 impl Claims {
     /// What a look found, earliest first.
-    pub(super) fn found(&mut self, sagas: impl IntoIterator<Item = (String, DateTime)>, now: DateTime) {
+    pub(super) fn found(
+        &mut self,
+        sagas: impl IntoIterator<Item = (String, DateTime)>,
+        now: DateTime,
+    ) {
         self.next_due = None;
         let at = Instant::now();
         self.parked.retain(|_, until| *until > at);

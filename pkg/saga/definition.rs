@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 
 /// The saga that an event starts: its id and its encoded data.
-pub(super) type StartRule = Arc<dyn Fn(&Event) -> Option<(String, Result<bson::Bson>)> + Send + Sync>;
+pub(super) type StartRule =
+    Arc<dyn Fn(&Event) -> Option<(String, Result<bson::Bson>)> + Send + Sync>;
 /// The saga that an event is a signal for.
 pub(super) type SignalRule = Arc<dyn Fn(&Event) -> Option<String> + Send + Sync>;
 

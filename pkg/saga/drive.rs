@@ -245,7 +245,9 @@ fn unwritable(error: &Error) -> Error {
 
 /// How long it is until then; `None` when it has passed.
 pub(super) fn until(now: DateTime, then: DateTime) -> Option<Duration> {
-    let left = then.timestamp_millis().saturating_sub(now.timestamp_millis());
+    let left = then
+        .timestamp_millis()
+        .saturating_sub(now.timestamp_millis());
     u64::try_from(left)
         .ok()
         .filter(|left| *left > 0)

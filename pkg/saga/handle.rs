@@ -223,7 +223,9 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
             emit(context, Vec::new());
             Ok(state)
         };
-        self.shared.update(id, options(name, id, None), change).await
+        self.shared
+            .update(id, options(name, id, None), change)
+            .await
     }
 
     /// The sagas that have not ended, stuck ones included, in order of their ids: at most `limit`, behind the

@@ -88,7 +88,9 @@ impl Shared {
                 | ErrorKind::TooLarge
         );
         if !own {
-            return Err(Error::new(error.kind(), format!("event {}", event.id())).with_source(error));
+            return Err(
+                Error::new(error.kind(), format!("event {}", event.id())).with_source(error)
+            );
         }
         if error.kind() != ErrorKind::AlreadyRegistered {
             let saga = &self.definition.name;

@@ -80,6 +80,8 @@ mod runner_handle;
 pub(crate) mod state;
 mod step;
 mod step_error;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 pub(crate) mod transition;
 pub(crate) mod validity;
 

@@ -19,11 +19,7 @@ pub(super) enum Next<'d> {
     Take(&'d Take, Bson),
 }
 
-pub(super) fn next<'d>(
-    definition: &'d Definition,
-    state: &SagaState,
-    now: DateTime,
-) -> Next<'d> {
+pub(super) fn next<'d>(definition: &'d Definition, state: &SagaState, now: DateTime) -> Next<'d> {
     let is_late = state.deadline.is_some_and(|deadline| deadline <= now);
     let is_due = state.due.is_some_and(|due| due <= now);
     match state.status {

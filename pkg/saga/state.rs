@@ -178,7 +178,9 @@ const MAX_REASON_BYTES: usize = 1_000;
 pub(super) fn reason(error: &dyn fmt::Display) -> String {
     let mut text = error.to_string();
     if text.len() > MAX_REASON_BYTES {
-        let end = (0..=MAX_REASON_BYTES).rev().find(|at| text.is_char_boundary(*at));
+        let end = (0..=MAX_REASON_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or_default());
         text.push('…');
     }
