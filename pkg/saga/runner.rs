@@ -209,7 +209,7 @@ impl Runner {
             let wake = self.wake(&mut follower, tasks, &claims, look_at);
             match lease.keep_during(wake).await? {
                 Wake::Shutdown => return self.drain(lease, &validity, tasks).await,
-                Wake::Ended(ended) => self.ended(&mut claims, ended)?,
+                Wake::Ended(ended) => self.ended(&mut claims, &validity, ended)?,
                 Wake::Changed | Wake::Due => claims.look = true,
                 Wake::Log(Ok(item)) => {
                     // Only now it is certain where "now" was.
@@ -308,6 +308,7 @@ impl Runner {
     fn ended(
         &self,
         claims: &mut Claims,
+        validity: &Validity,
         ended: Result<(tokio::task::Id, Result<Left>), JoinError>,
     ) -> Result<()> {
         let (task, left) = match ended {
@@ -338,9 +339,15 @@ impl Runner {
                 claims.look = true;
             }
             Ok(Left::Stopped) => {}
-            Ok(Left::LeaseLost) => {
+            Ok(Left::LeaseLost) if validity.has_ended() => {
                 let what = format!("lease {} ended", self.terms.name);
                 return Err(Error::new(ErrorKind::InUse, what));
+            }
+            Ok(Left::LeaseLost) => {
+                // The renewal will tell, unless the leases were set back behind the sagas.
+                let saga = &self.shared.definition.name;
+                tracing::error!(%saga, %id, "a later runner has written the saga");
+                claims.park(id);
             }
             Err(error) if error.kind() == ErrorKind::Closed => return Err(error),
             Err(error) => {
