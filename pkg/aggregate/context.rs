@@ -98,7 +98,11 @@ impl DecideContext {
             None => format!("v{}", self.next),
         };
         // NUL occurs in no collection name, so different parts never run into the same text.
-        let name = format!("{}\0{}\0{at}\0{label}", self.key.collection(), self.key.id());
+        let name = format!(
+            "{}\0{}\0{at}\0{label}",
+            self.key.collection(),
+            self.key.id()
+        );
         Uuid::new_v5(&self.store, name.as_bytes())
     }
 }

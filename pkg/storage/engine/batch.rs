@@ -99,7 +99,8 @@ impl Group {
             for write in &ticket.records {
                 // Of one record the last state counts, as of a document.
                 if !matches!(write, RecordWrite::Insert(_)) {
-                    unit.records.retain(|earlier| !earlier.is_replaced_by(write));
+                    unit.records
+                        .retain(|earlier| !earlier.is_replaced_by(write));
                 }
                 unit.records.push(write.clone());
             }

@@ -288,7 +288,8 @@ impl Transaction {
             let value: Option<T> = document.map(|raw| codec.decode(raw)).transpose()?;
             let before = value.as_ref().map(|value| codec.encode(value));
             let before = before.transpose()?;
-            let mut context = UpdateContext::new(key.clone(), (base.version, base.next), run, metadata);
+            let mut context =
+                UpdateContext::new(key.clone(), (base.version, base.next), run, metadata);
             let after = f(value, &mut context).into_result()?;
             let (after, changed) = decide(codec, &base, before.as_ref(), after)?;
             let collected = context.take();
