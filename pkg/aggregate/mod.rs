@@ -21,8 +21,6 @@ mod repository;
 mod result;
 mod shape;
 mod sourced;
-#[cfg(test)]
-mod tests;
 mod verify;
 
 pub use context::DecideContext;

@@ -9,7 +9,7 @@ use crate::storage::Stored;
 pub struct Verification {
     /// The version that was looked at; 0 if there is nothing.
     pub version: Version,
-    /// Where both differ: the path of a field, or `""` if one of them is missing; `None` if they agree.
+    /// Where both differ: the path of a field, `/balance` for example, or `""` if one of them is missing; `None` if they agree.
     pub difference: Option<String>,
 }
 

@@ -12,8 +12,6 @@ mod guards;
 mod handler;
 mod message;
 mod registry;
-#[cfg(test)]
-mod tests;
 
 pub use crate::aggregate::{CommandOptions, CommandResult};
 pub use crate::middleware::{Middleware, Next, Timeout, Tracing};
