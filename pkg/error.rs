@@ -52,8 +52,12 @@ pub enum ErrorKind {
     StorageFull,
     /// Another process holds the store, or another owner holds the lease.
     InUse,
+    /// Code around a handler refused a command: an authorization or a validation. Nothing was written.
+    Refused,
     /// No handler is registered for a command.
     UnknownCommand,
+    /// Code of the application's own panicked: a decision, for example. Nothing was written.
+    Panicked,
     /// A handler or name is registered already.
     AlreadyRegistered,
     /// The storage, bus or subscription was closed.

@@ -50,19 +50,23 @@
 //! the [`relay`], through the facade of that name. `testing`: the conformance suites.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod aggregate;
 mod builder;
 pub mod bus;
 pub mod clock;
+pub mod command;
 pub mod document;
 pub mod error;
 pub mod event;
 pub mod history;
+pub mod middleware;
 pub mod relay;
 pub mod saga;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use bson;
 pub use builder::StorageBuilder;
 pub use document::{
     Diff, DocumentId, DocumentKey, ExpectedVersion, MergePatch, Patch, PatchOp, PatchValue, Path,

@@ -18,10 +18,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("event", &["document"]),
     ("storage", &["document", "event"]),
     ("history", &["document", "event", "storage"]),
-    ("bus", &["document", "event"]),
+    ("middleware", &["document", "event"]),
+    ("bus", &["document", "event", "middleware"]),
     ("relay", &["document", "event", "history", "storage", "bus"]),
     ("aggregate", &["document", "event", "storage", "history"]),
-    ("command", &["document", "event", "aggregate", "storage"]),
+    (
+        "command",
+        &["document", "event", "middleware", "aggregate", "storage"],
+    ),
     (
         "projection",
         &["document", "event", "storage", "history", "bus"],

@@ -43,6 +43,22 @@ impl DecideContext {
         }
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn of_test(
+        (collection, id): (&str, DocumentId),
+        (version, next): (Option<Version>, Version),
+        now: DateTime,
+        (metadata, command_id): (Metadata, Option<String>),
+    ) -> Self {
+        Self {
+            version,
+            next,
+            metadata,
+            command_id,
+            ..Self::for_test(collection, id, now)
+        }
+    }
+
     /// The same with an aggregate at this version.
     #[must_use]
     pub fn at_version(mut self, version: impl Into<Version>) -> Self {
@@ -98,7 +114,11 @@ impl DecideContext {
             None => format!("v{}", self.next),
         };
         // NUL occurs in no collection name, so different parts never run into the same text.
-        let name = format!("{}\0{}\0{at}\0{label}", self.key.collection(), self.key.id());
+        let name = format!(
+            "{}\0{}\0{at}\0{label}",
+            self.key.collection(),
+            self.key.id()
+        );
         Uuid::new_v5(&self.store, name.as_bytes())
     }
 }

@@ -22,7 +22,7 @@ use super::DecideContext;
 ///     value: u32,
 /// }
 ///
-/// #[derive(Deserialize)]
+/// #[derive(Serialize, Deserialize)]
 /// enum CounterCommand {
 ///     Increase { by: u32 },
 /// }
@@ -71,7 +71,7 @@ pub trait Aggregate: Default + Serialize + DeserializeOwned + Send + Sync + 'sta
     const COLLECTION: &'static str;
 
     /// What can be asked for, in the imperative.
-    type Command: DeserializeOwned + Send + Sync + 'static;
+    type Command: Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// What can happen, in the past tense.
     type Event: Serialize + DeserializeOwned + Send + Sync + 'static;

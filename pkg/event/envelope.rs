@@ -94,6 +94,11 @@ impl NewEvent {
         Self::with_data(event_type, NewData::Json(data))
     }
 
+    /// As [`new`](Self::new), of data that is JSON already.
+    pub(crate) fn of_json(event_type: Arc<str>, data: Value) -> Result<Self> {
+        Self::with_data(event_type, NewData::Json(data))
+    }
+
     /// An event whose data is the change itself: `{ "diff": …, "merge_patch": … }`, rendered from the
     /// log entry when it is read and stored nowhere twice.
     ///

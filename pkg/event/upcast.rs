@@ -33,7 +33,8 @@ pub struct EventRegistry {
 pub enum UnknownEvents {
     /// An unknown type, a schema newer than the code, or a gap in the chain is an error.
     Fail,
-    /// They are passed on as they are.
+    /// They are passed on as they are; where the type at the end of a chain of upcasters is not registered,
+    /// as the chain left them.
     Pass,
 }
 
@@ -153,6 +154,10 @@ impl EventRegistry {
             let at = (Arc::clone(&parts.event_type), parts.schema);
             let Some(step) = self.upcasters.get(&at) else {
                 return match self.unknown {
+                    // The end of a chain whose type nobody registered.
+                    UnknownEvents::Pass if !self.current.contains_key(&parts.event_type) => {
+                        Ok(Event::from_parts(parts))
+                    }
                     UnknownEvents::Pass => Ok(original),
                     UnknownEvents::Fail => Err(self.unknown_error(&original)),
                 };

@@ -107,6 +107,7 @@ impl<J: Journal> Driver<J> {
             id: state.id.as_str().into(),
             step: Arc::clone(&step.name),
             compensates,
+            in_doubt: compensates && state.is_in_doubt(),
             attempt: state.attempts.saturating_add(1),
             data: state.data.clone(),
             clock: Arc::clone(&self.clock),

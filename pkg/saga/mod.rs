@@ -65,6 +65,7 @@
 //! ```
 
 mod claims;
+mod command;
 pub(crate) mod context;
 pub(crate) mod data;
 pub(crate) mod definition;

@@ -39,7 +39,9 @@ pub(super) fn next<'d>(definition: &'d Definition, state: &SagaState, now: DateT
                 };
             }
             match (&step.work, &state.received) {
-                (Work::Wait { take, .. }, Some(payload)) => Next::Take(take, payload.clone()),
+                (Work::Wait { take, .. }, Some(received)) => {
+                    Next::Take(take, received.payload.clone())
+                }
                 (Work::Wait { .. }, None) => Next::Write(Transition::Enter),
                 // It may be in the middle of its work, or may have been when its process died.
                 (Work::Act(_), _) if is_late => Next::Write(timed_out(true)),

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::context::effect_id;
 use super::definition::Definition;
 use super::handle::SignalOutcome;
-use super::state::{CompletedStep, FailureKind, SagaFailure, SagaState, SagaStatus, Signal};
+use super::state::{
+    CompletedStep, FailureKind, Received, SagaFailure, SagaState, SagaStatus, Signal,
+};
 use super::step::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::NewEvent;
@@ -181,7 +183,8 @@ impl SagaState {
         self.signals.push(Signal {
             id: signal.to_owned(),
             name: name.to_owned(),
-            payload: Some(payload),
+            payload,
+            taken: false,
         });
         let events = vec![self.event("SagaSignalled", json!({ "signal": name }))?];
         if self.status == SagaStatus::Waiting && self.receive(definition, now) {
@@ -227,14 +230,12 @@ impl SagaState {
             return false;
         };
         let mut signals = self.signals.iter_mut();
-        let payload = signals.find_map(|came| match came.name == **signal {
-            true => came.payload.take(),
-            false => None,
-        });
-        let Some(payload) = payload else {
+        let Some(came) = signals.find(|came| !came.taken && came.name == **signal) else {
             return false;
         };
-        self.received = Some(payload);
+        came.taken = true;
+        let payload = std::mem::replace(&mut came.payload, Bson::Null);
+        self.received = Some(Received { payload });
         self.status = SagaStatus::Running;
         self.due = Some(now);
         true

@@ -87,7 +87,7 @@ impl<T> Change<T> {
 
 impl<T> Change<T> {
     /// The same change, its documents to be read as another type.
-    pub(super) fn retyped<U>(self) -> Change<U> {
+    pub(crate) fn retyped<U>(self) -> Change<U> {
         Change {
             key: self.key,
             version_field: self.version_field,

@@ -149,6 +149,11 @@ impl Storage {
         &self.inner.clock
     }
 
+    /// The time that events carry.
+    pub(crate) fn now(&self) -> bson::DateTime {
+        self.inner.clock.now()
+    }
+
     /// Refuses with `Closed` once the storage was closed.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.inner.check_open()

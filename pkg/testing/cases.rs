@@ -110,6 +110,37 @@ macro_rules! conformance {
                 core a_closed_storage_refuses_calls,
                 durable everything_is_there_after_reopening,
             }
+            [cqrs::aggregates] {
+                core a_command_changes_the_state_and_logs_its_events,
+                core a_rejected_command_writes_nothing,
+                core the_document_is_what_the_events_lead_to,
+                core a_state_that_parts_from_its_events_is_found,
+                core conflicting_commands_are_decided_again,
+                core deciding_again_is_bounded,
+                core of_many_creating_commands_one_wins,
+                core a_deleted_aggregate_leaves_its_log,
+                core a_panicking_aggregate_is_an_error,
+                core events_of_other_schemas_are_upcast_or_refused,
+                core inline_views_are_never_behind,
+                core commands_take_part_in_transactions,
+                core aggregates_are_found_by_name,
+                core events_of_another_form_are_refused,
+            }
+            [cqrs::sourced] {
+                core states_are_replayed_with_and_without_snapshots,
+                core a_damaged_snapshot_is_passed_over,
+                core documents_and_events_alone_are_not_mixed,
+            }
+            [cqrs::commands] {
+                core a_command_has_one_handler,
+                core an_unknown_command_is_a_typed_error,
+                core malformed_commands_name_the_field,
+                core typed_and_named_commands_do_the_same,
+                core a_command_id_runs_once,
+                durable a_command_id_is_remembered_after_a_restart,
+                core middleware_surrounds_commands,
+                core handlers_of_the_applications_own,
+            }
             [history::states] {
                 core every_version_is_rebuilt_byte_for_byte,
                 core versions_that_never_were_are_not_found,
@@ -347,6 +378,10 @@ macro_rules! conformance {
                 core events_start_and_signal_sagas,
                 core stuck_sagas_are_listed_and_retried,
                 core a_sagas_changes_are_its_events,
+            }
+            [cqrs::saga_commands] {
+                core commands_are_sent_once_under_the_effects_id,
+                core commands_in_doubt_are_settled_before_they_are_undone,
             }
             [cqrs::saga_runners] {
                 core runners_of_one_name_take_turns,

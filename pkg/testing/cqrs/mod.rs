@@ -1,5 +1,10 @@
-//! Cases of aggregates, commands, queries, projections and sagas.
+//! Cases of aggregates, commands, queries, projections and sagas on a backend.
 
+pub mod account;
+pub mod aggregates;
+pub mod commands;
+pub mod saga_commands;
 pub mod saga_runners;
 pub mod sagas;
+pub mod sourced;
 pub mod transfer;

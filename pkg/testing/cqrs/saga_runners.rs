@@ -160,13 +160,13 @@ pub async fn outages_and_unknown_commits_are_survived(store: &dyn TestStore) {
     let sagas = Sagas::new(&storage, saga).unwrap();
     let runner = run(&sagas);
     let mut expected = Vec::new();
-    for n in 0..faults.len() {
+    for (n, fault) in faults.iter().enumerate() {
         let id = n.to_string();
         sagas.start(&id, Notes::new()).await.unwrap();
         let ended = sagas.wait(&id, LONG).await.unwrap();
-        assert_eq!(ended.status(), SagaStatus::Completed, "{:?}", faults[n]);
+        assert_eq!(ended.status(), SagaStatus::Completed, "{fault:?}");
         assert_eq!(ended.completed().len(), 2);
-        assert_eq!(faulty.faults_left(), 0, "{:?}", faults[n]);
+        assert_eq!(faulty.faults_left(), 0, "{fault:?}");
         expected.extend([format!("s/{n}/a"), format!("s/{n}/b")]);
     }
     assert_eq!(attempts.seen(), expected);

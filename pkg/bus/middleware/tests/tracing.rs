@@ -10,7 +10,7 @@ use tracing::instrument::WithSubscriber;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-use super::*;
+use super::super::*;
 use crate::bus::samples::event;
 use crate::bus::{EventHandler, EventHandlerExt};
 
