@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::definition::validate_id;
-use super::handle::Shared;
 use super::options::SagaOptions;
+use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, json};
 use crate::history::{LogSubscription, LogSubscriptionHandle};

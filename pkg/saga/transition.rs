@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::context::effect_id;
 use super::definition::Definition;
-use super::handle::SignalOutcome;
+use super::outcome::SignalOutcome;
 use super::state::{
     CompletedStep, FailureKind, Received, SagaFailure, SagaState, SagaStatus, Signal,
 };

@@ -373,11 +373,13 @@ macro_rules! conformance {
                 core a_restart_in_the_middle_resumes,
                 core a_timeout_fires_after_a_restart,
                 core transfers_lose_and_make_no_money,
+                core stuck_sagas_are_listed_and_retried,
+                core a_sagas_changes_are_its_events,
+            }
+            [cqrs::saga_inputs] {
                 core a_second_start_finds_the_first,
                 core a_signal_reaches_one_step_once,
                 core events_start_and_signal_sagas,
-                core stuck_sagas_are_listed_and_retried,
-                core a_sagas_changes_are_its_events,
             }
             [cqrs::saga_commands] {
                 core commands_are_sent_once_under_the_effects_id,

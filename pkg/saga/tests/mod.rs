@@ -2,6 +2,8 @@
 
 mod failures;
 mod signals;
+#[cfg(feature = "embedded")]
+mod stored;
 
 use std::time::Duration;
 

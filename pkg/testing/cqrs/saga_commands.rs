@@ -1,7 +1,7 @@
 //! Sagas whose steps send commands.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::account::{Account, AccountCommand, deposit, opening, withdraw};
 use super::sagas::{LONG, run};
@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::saga::{FailureKind, Saga, SagaStatus, Sagas, Step, StepRetry};
 use crate::storage::{RetryPolicy, Storage};
 use crate::testing::support::{on_backend, open};
-use crate::testing::{Fault, FaultyBackend, TestStore};
+use crate::testing::{Fault, FaultyBackend, TestStore, eventually};
 
 fn dispatcher(storage: &Storage) -> Dispatcher {
     let accounts = Repository::<Account>::new(storage);
@@ -97,11 +97,16 @@ pub async fn commands_in_doubt_are_settled_before_they_are_undone(store: &dyn Te
     })
     .await;
     let dispatcher = dispatcher(&storage);
+    // The storage tries nothing again, and a store may be busy.
     for id in ["a", "b"] {
-        dispatcher.send(id, opening("Kim", 100)).await.unwrap();
+        eventually("the account is open", || async {
+            let opened = dispatcher.send(id, opening("Kim", 100)).await;
+            opened.is_ok_and(|opened| opened.version() == 1)
+        })
+        .await;
     }
     let fails = Arc::new(AtomicBool::new(false));
-    let fault = Arc::new(std::sync::Mutex::new(Fault::UnknownWritten));
+    let fault = Arc::new(Mutex::new(Fault::UnknownWritten));
     let withdrawing = {
         let (faulty, fails, fault) = (Arc::clone(&faulty), Arc::clone(&fails), Arc::clone(&fault));
         move |amount: i64| {
@@ -114,6 +119,7 @@ pub async fn commands_in_doubt_are_settled_before_they_are_undone(store: &dyn Te
     };
     let sagas = Sagas::new(&storage, transfer(&dispatcher, withdrawing)).unwrap();
     let runner = run(&sagas);
+    runner.started().await.unwrap();
     let faults = [
         Fault::UnknownWritten,
         Fault::UnknownUnwritten,
@@ -123,7 +129,10 @@ pub async fn commands_in_doubt_are_settled_before_they_are_undone(store: &dyn Te
         *fault.lock().unwrap() = next;
         fails.store(true, Ordering::SeqCst);
         let id = format!("T-{n}");
-        sagas.start(&id, to("b", 30)).await.unwrap();
+        eventually("the saga is started", || async {
+            sagas.start(&id, to("b", 30)).await.is_ok()
+        })
+        .await;
         let ended = sagas.wait(&id, LONG).await.unwrap();
         assert_eq!(
             ended.status(),

@@ -160,9 +160,14 @@ pub async fn outages_and_unknown_commits_are_survived(store: &dyn TestStore) {
     let sagas = Sagas::new(&storage, saga).unwrap();
     let runner = run(&sagas);
     let mut expected = Vec::new();
+    runner.started().await.unwrap();
     for (n, fault) in faults.iter().enumerate() {
         let id = n.to_string();
-        sagas.start(&id, Notes::new()).await.unwrap();
+        // The storage tries nothing again, and a store may be busy.
+        eventually("the saga is started", || async {
+            sagas.start(&id, Notes::new()).await.is_ok()
+        })
+        .await;
         let ended = sagas.wait(&id, LONG).await.unwrap();
         assert_eq!(ended.status(), SagaStatus::Completed, "{fault:?}");
         assert_eq!(ended.completed().len(), 2);
@@ -175,7 +180,10 @@ pub async fn outages_and_unknown_commits_are_survived(store: &dyn TestStore) {
     let other = Saga::new("t").step(attempts.step("a"));
     let other = Sagas::new(&storage, other).unwrap();
     let others = run(&other);
-    other.start("1", Notes::new()).await.unwrap();
+    eventually("the saga is started", || async {
+        other.start("1", Notes::new()).await.is_ok()
+    })
+    .await;
     other.wait("1", LONG).await.unwrap();
     others.shutdown().await;
     runner.shutdown().await;
