@@ -52,6 +52,11 @@ impl Claims {
         self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
     }
 
+    /// Whether something is due by now.
+    pub(super) fn is_due(&self, now: DateTime) -> bool {
+        self.next_due.is_some_and(|due| due <= now)
+    }
+
     /// The next in line, if fewer than so many are in work.
     pub(super) fn next(&mut self, concurrency: usize) -> Option<Arc<str>> {
         match self.working.len() < concurrency {

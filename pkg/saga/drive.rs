@@ -33,6 +33,8 @@ pub(crate) enum Left {
     Stopped,
     /// The lease may have ended.
     LeaseLost,
+    /// A later runner has written the saga.
+    Overtaken,
 }
 
 /// What an attempt came to.
@@ -65,8 +67,11 @@ impl<J: Journal> Driver<J> {
             None => return Ok(Left::Ended),
         };
         loop {
-            if self.journal.is_overtaken(&state) || self.validity.has_ended() {
+            if self.validity.has_ended() {
                 return Ok(Left::LeaseLost);
+            }
+            if self.journal.is_overtaken(&state) {
+                return Ok(Left::Overtaken);
             }
             if self.validity.stop.is_cancelled() {
                 return Ok(Left::Stopped);

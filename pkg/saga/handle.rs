@@ -159,7 +159,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
         }
     }
 
-    /// Sets a stuck saga going again where it was, with all its attempts anew.
+    /// Sets a stuck saga going again where it was, with all its attempts and all its time anew.
     ///
     /// # Errors
     /// `NotFound` if there is no saga of that id, `InvalidConfig` if it is not stuck, and those of
@@ -174,7 +174,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
                 let what = format!("saga {name}/{id} is {}, not stuck", state.status);
                 return Err(Error::new(ErrorKind::InvalidConfig, what));
             }
-            state.unstick(now);
+            state.unstick(definition, now);
             emit(context, Vec::new());
             Ok(state)
         };

@@ -1,11 +1,13 @@
 //! What a runner does while it has the lease.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Bson;
 use tokio::task::JoinError;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::claims::Claims;
 use super::drive::{Driver, Left, until};
@@ -31,7 +33,6 @@ enum Wake {
     Changed,
     Log(Result<TailItem>),
     Due,
-    Upkeep,
 }
 
 impl Runner {
@@ -62,7 +63,8 @@ impl Runner {
                 claims.look = true;
             }
             if claims.wants_look() {
-                match lease.keep_during(self.look(&mut claims)).await? {
+                let look = self.look(&mut claims);
+                match self.keep(lease, &validity, look).await? {
                     Ok(()) => {
                         backoff.reset();
                         look_at = Instant::now() + self.options.look_interval;
@@ -76,17 +78,17 @@ impl Runner {
                     Err(error) => return Err(error),
                 }
             }
-            validity.prolong(lease.valid_until());
             while let Some(id) = claims.next(self.options.concurrency) {
                 let (driver, saga) = (Arc::clone(&driver), Arc::clone(&id));
                 let task = tasks.spawn(async move { driver.drive(&saga).await });
                 claims.begun(task.id(), id);
             }
             let wake = self.wake(&mut follower, tasks, &claims, look_at);
-            match lease.keep_during(wake).await? {
+            match self.keep(lease, &validity, wake).await? {
                 Wake::Shutdown => return self.drain(lease, &validity, tasks).await,
                 Wake::Ended(ended) => self.ended(&mut claims, &validity, ended)?,
-                Wake::Changed | Wake::Due => claims.look = true,
+                Wake::Changed => claims.look = true,
+                Wake::Due => claims.look |= claims.is_due(self.shared.storage.clock().now()),
                 Wake::Log(Ok(item)) => {
                     // Only now it is certain where "now" was.
                     claims.look |= !std::mem::replace(&mut is_placed, true);
@@ -96,18 +98,37 @@ impl Runner {
                         claims.changed(id);
                     }
                 }
-                Wake::Upkeep => {}
                 Wake::Log(Err(error)) if error.is_retryable() => {
                     self.signals.retrying(&self.terms.name, error);
                     look_at = Instant::now() + backoff.next_delay();
-                    lease.keep_during(self.pause(look_at)).await?;
+                    let pause = self.unless_shut_down(sleep_until(look_at));
+                    self.keep(lease, &validity, pause).await?;
                 }
                 Wake::Log(Err(error)) => return Err(error.context("following the log")),
             }
-            validity.prolong(lease.valid_until());
         }
     }
 
+    /// Works on something while keeping the lease, and tells the sagas in work of its renewals.
+    async fn keep<F: Future>(
+        &self,
+        lease: &mut HeldLease,
+        validity: &Validity,
+        work: F,
+    ) -> Result<F::Output> {
+        let mut work = pin!(work);
+        loop {
+            // The lease is renewed at a third of its time; so often it is looked at whether it was.
+            let part = timeout(self.options.lease_ttl / 6, &mut work);
+            let done = lease.keep_during(part).await?;
+            validity.prolong(lease.valid_until());
+            if let Ok(done) = done {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Waits for the next thing to do.
     async fn wake(
         &self,
         follower: &mut Follower,
@@ -119,8 +140,6 @@ impl Runner {
         const CLOCK: Duration = Duration::from_secs(1);
         let now = self.shared.storage.clock().now();
         let due = claims.next_due.map(|due| until(now, due));
-        // The tasks learn of renewals only between the calls of this.
-        let upkeep = sleep(self.options.lease_ttl / 6);
         tokio::select! {
             biased;
             () = self.signals.shutdown.cancelled() => Wake::Shutdown,
@@ -132,18 +151,10 @@ impl Runner {
                     Some(None) => {}
                     Some(Some(left)) => sleep(left.min(CLOCK)).await,
                 }
-            }, if !claims.look => match due.flatten() {
-                Some(left) if left > CLOCK => Wake::Upkeep,
-                _ => Wake::Due,
-            },
+            }, if !claims.look => Wake::Due,
             () = sleep_until(look_at), if !claims.look => Wake::Due,
             item = follower.next() => Wake::Log(item),
-            () = upkeep => Wake::Upkeep,
         }
-    }
-
-    async fn pause(&self, end: Instant) {
-        let _ = self.unless_shut_down(sleep_until(end)).await;
     }
 
     /// Looks through the stored sagas for those that are due.
@@ -219,7 +230,9 @@ impl Runner {
                 let what = format!("lease {} ended", self.terms.name);
                 return Err(Error::new(ErrorKind::InUse, what));
             }
-            Ok(Left::LeaseLost) => {
+            // It has been renewed meanwhile.
+            Ok(Left::LeaseLost) => claims.look = true,
+            Ok(Left::Overtaken) => {
                 // The renewal will tell, unless the leases were set back behind the sagas.
                 let saga = &self.shared.definition.name;
                 tracing::error!(%saga, %id, "a later runner has written the saga");
@@ -243,12 +256,11 @@ impl Runner {
         tasks: &mut Tasks,
     ) -> Result<()> {
         let end = Instant::now() + self.options.drain_timeout;
-        while !tasks.is_empty() && Instant::now() < end {
-            let tick = (self.options.lease_ttl / 6).min(end - Instant::now());
-            let joined = timeout(tick, tasks.join_next());
-            // On time-out the tasks are told of the renewal.
-            let _ = lease.keep_during(joined).await?;
-            validity.prolong(lease.valid_until());
+        while !tasks.is_empty() {
+            let joined = timeout_at(end, tasks.join_next());
+            if self.keep(lease, validity, joined).await?.is_err() {
+                break;
+            }
         }
         Ok(())
     }

@@ -195,14 +195,19 @@ impl SagaState {
         Ok((SignalOutcome::Kept, events))
     }
 
-    /// Sets a stuck saga going again, where it was.
-    pub(crate) fn unstick(&mut self, now: DateTime) {
-        self.status = match self.backward {
-            true => SagaStatus::Compensating,
-            false => SagaStatus::Running,
-        };
-        self.attempts = 0;
-        self.due = Some(now);
+    /// Sets a stuck saga going again, where it was, with all its attempts and all its time.
+    pub(crate) fn unstick(&mut self, definition: &Definition, now: DateTime) {
+        // What a step has waited for is not waited for again.
+        if self.backward || self.received.is_some() {
+            self.status = match self.backward {
+                true => SagaStatus::Compensating,
+                false => SagaStatus::Running,
+            };
+            self.attempts = 0;
+            self.due = Some(now);
+        } else {
+            self.enter(definition, now);
+        }
         self.turn += 1;
     }
 

@@ -132,7 +132,7 @@ impl Rehearsal {
     pub(super) fn unstick(&self) {
         let mut kept = locked(&self.kept);
         let state = kept.state.as_mut().expect("the saga was not started");
-        state.unstick(self.clock.now());
+        state.unstick(&self.driver.definition, self.clock.now());
     }
 
     /// Lets it run; while it waits for its next attempt the clock is put forward.
