@@ -26,6 +26,22 @@ impl<D> StepContext<D> {
 
     /// Sends a command to an aggregate, once: the effect is the command's id.
     ///
+    /// # Examples
+    /// ```
+    /// # use nodestorage::command::{Dispatcher, DomainCommand};
+    /// # use nodestorage::saga::{Step, StepContext};
+    /// # fn example<Ship: DomainCommand + Clone + Sync>(dispatcher: Dispatcher, ship: Ship) -> Step<String> {
+    /// Step::new("ship", move |ctx: StepContext<String>| {
+    ///     let (dispatcher, ship) = (dispatcher.clone(), ship.clone());
+    ///     async move {
+    ///         let shipped = ctx.send(&dispatcher, ctx.data(), ship).await?;
+    ///         println!("shipped, version {}", shipped.version());
+    ///         Ok(())
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// A rejection where the aggregate rejects, or where trying again does not help; else a failure that is
     /// tried again.
