@@ -77,7 +77,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Step<D> {
     ///         Step::sending("withdraw", &dispatcher, move |t: &Transfer| (t.from.clone(), withdraw(t.amount)))
     ///             .compensate_sending(&dispatcher, move |t| (t.from.clone(), deposit(t.amount))),
     ///     )
-    ///     .step(Step::sending("deposit", &dispatcher, move |t| (t.to.clone(), deposit(t.amount))))
+    ///     .step(Step::sending("deposit", &dispatcher, move |t: &Transfer| (t.to.clone(), deposit(t.amount))))
     /// # }
     /// ```
     pub fn sending<C, F>(name: impl Into<Arc<str>>, dispatcher: &Dispatcher, command: F) -> Self
