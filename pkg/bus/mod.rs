@@ -55,6 +55,8 @@ mod publish_error;
 mod redelivery;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "redis", feature = "nats"))]
+mod root_certificates;
 #[cfg(test)]
 mod samples;
 mod subscription;
@@ -81,6 +83,8 @@ pub use middleware::{EventHandlerExt, Middleware, Next};
 pub use nats::NatsBus;
 pub use publish_error::PublishError;
 pub use redelivery::RedeliveryPolicy;
+#[cfg(any(feature = "redis", feature = "nats"))]
+pub use root_certificates::RootCertificates;
 pub use subscription::{StartFrom, Subscription};
 
 /// What a bus can and cannot do. A conformance case that needs a missing ability is reported as not

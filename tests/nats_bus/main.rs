@@ -9,6 +9,9 @@
 #[cfg(not(all(feature = "testing", feature = "nats")))]
 compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
 
+#[path = "../support/certificates.rs"]
+mod certificates;
+mod cluster;
 mod conformance;
 mod connections;
 mod foreign;
@@ -18,8 +21,12 @@ mod members;
 #[path = "../support/nats.rs"]
 mod nats;
 mod order;
+#[path = "../support/proxy.rs"]
 mod proxy;
 mod restarts;
+#[path = "../support/server_process.rs"]
+mod server_process;
 mod settings;
 mod speed;
+mod tls;
 mod world;

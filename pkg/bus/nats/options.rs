@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bus::RootCertificates;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{CloudEvents, EventSerializer};
 
@@ -63,6 +64,10 @@ pub struct NatsBusOptions {
     pub claim_ttl: Duration,
     /// How long a broadcast is kept whose process is gone. Default a minute.
     pub broadcast_ttl: Duration,
+    /// The authorities that a server's certificate must come from. With them the connection is one with TLS or
+    /// none, whatever the URL says; they replace the TLS settings of the client's own options. Default: those
+    /// that the system trusts.
+    pub root_certificates: Option<RootCertificates>,
     /// How long to wait for an answer of the server. Default 5 s.
     pub request_timeout: Duration,
     /// How long closing and unsubscribing wait for handlers. Default 30 s.
@@ -86,6 +91,7 @@ impl Default for NatsBusOptions {
             ack_wait: Duration::from_secs(30),
             claim_ttl: Duration::from_secs(10),
             broadcast_ttl: Duration::from_secs(60),
+            root_certificates: None,
             request_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             serializer: Arc::new(CloudEvents),
@@ -184,6 +190,13 @@ impl NatsBusOptions {
         self
     }
 
+    /// Sets the authorities that a server's certificate must come from.
+    #[must_use]
+    pub fn with_root_certificates(mut self, certificates: RootCertificates) -> Self {
+        self.root_certificates = Some(certificates);
+        self
+    }
+
     /// Sets how long to wait for an answer of the server.
     #[must_use]
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
@@ -240,6 +253,9 @@ impl NatsBusOptions {
                     format!("nats bus has {what}"),
                 ));
             }
+        }
+        if let Some(certificates) = &self.root_certificates {
+            certificates.validate("nats bus")?;
         }
         Ok(())
     }
