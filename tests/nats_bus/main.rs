@@ -14,6 +14,9 @@ mod certificates;
 mod cluster;
 mod conformance;
 mod connections;
+#[path = "../support/fatal.rs"]
+mod fatal;
+mod fatal_events;
 mod foreign;
 mod full;
 mod members;

@@ -11,6 +11,9 @@ compile_error!("tests need every feature: run scripts/test, or cargo test --all-
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[path = "../support/fatal.rs"]
+mod fatal;
+mod fatal_events;
 mod foreign;
 mod full;
 mod killed;
@@ -21,6 +24,7 @@ mod proxy;
 #[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "../support/redis.rs"]
 mod redis;
+#[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "../support/server_process.rs"]
 mod server_process;
 mod speed;

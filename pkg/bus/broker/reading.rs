@@ -84,6 +84,7 @@ fn incoming(member: &Member, delivery: Delivery) -> Incoming {
         Ok(event) if member.spec.filter.matches(&event) => Incoming::Event {
             event,
             redriven: delivery.redriven,
+            times: delivery.times,
         },
         Ok(_) => Incoming::Unwanted,
         Err(error) => Incoming::Foreign {

@@ -77,6 +77,8 @@ struct Waiting {
     message: Message,
     reply: Subject,
     since: Instant,
+    /// How often it was delivered.
+    times: u64,
 }
 
 #[derive(Debug)]
@@ -226,6 +228,7 @@ impl Hand {
                 message,
                 reply,
                 since,
+                times: place.times,
             };
             self.ready.insert(place.stream, waiting);
         }
@@ -287,6 +290,7 @@ impl Hand {
                 minor: 0,
             },
             redriven: *waiting.message.subject == *redriven.own,
+            times: u32::try_from(waiting.times).unwrap_or(u32::MAX),
             payload: Payload(Arc::from(&waiting.message.payload[..])),
         })
     }

@@ -27,6 +27,7 @@
 //! `docs/nats.md` describes subjects, headers and settings.
 
 mod acks;
+mod attempts;
 mod connect;
 mod core;
 mod done;
