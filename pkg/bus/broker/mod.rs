@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{PublishError, StartFrom};
 use crate::error::{Error, Result};
@@ -190,7 +191,7 @@ pub(in crate::bus) struct Outgoing {
 
 /// Bytes of an event, or of something that is none. Cheap to clone; never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::bus) struct Payload(pub(in crate::bus) Arc<[u8]>);
+pub(in crate::bus) struct Payload(pub(in crate::bus) Bytes);
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {

@@ -1,7 +1,6 @@
 //! Deliveries of one partition: which came, which were handed out, and which may be missing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -291,7 +290,7 @@ impl Hand {
             },
             redriven: *waiting.message.subject == *redriven.own,
             times: u32::try_from(waiting.times).unwrap_or(u32::MAX),
-            payload: Payload(Arc::from(&waiting.message.payload[..])),
+            payload: Payload(waiting.message.payload),
         })
     }
 

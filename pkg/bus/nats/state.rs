@@ -93,7 +93,7 @@ impl State {
         if let Some(ttl) = terms.ttl {
             headers.insert(TTL, whole_seconds(ttl));
         }
-        let sent = self.server.publish(subject, headers, payload).await;
+        let sent = self.server.publish(subject, headers, payload.into()).await;
         let acknowledged = match sent {
             Ok(sent) => sent.await,
             Err(error) => Err(error),
