@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::server_process::{Process, find_binary, free_port};
 
+#[allow(unused_imports, reason = "the benchmark names its own")]
 pub(crate) use super::server_process::fresh_prefix;
 
 const URL_VARIABLE: &str = "NODESTORAGE_TEST_NATS_URL";
