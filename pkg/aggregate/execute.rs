@@ -73,6 +73,16 @@ impl<A: Aggregate> Repository<A> {
             command_id: command_id.as_deref(),
             now: self.storage.now(),
         };
+        // Two deliveries of one command in one batch would only make it fail. A collection of this name
+        // cannot be opened.
+        let _once = match task.command_id {
+            Some(id) => Some(
+                self.storage
+                    .line_up(&DocumentKey::new("nodestorage.commands", id))
+                    .await,
+            ),
+            None => None,
+        };
         let mut looks = 0;
         loop {
             if let Some(id) = task.command_id
@@ -83,7 +93,11 @@ impl<A: Aggregate> Repository<A> {
             looks += 1;
             let done = match self.sourced {
                 false => task.on_document(options.clone()).await,
-                true => task.on_events(&options).await,
+                true => {
+                    // One after the other: whoever replays while others add loses to them.
+                    let _turn = self.storage.line_up(&key).await;
+                    task.on_events(&options).await
+                }
             };
             let error = match done {
                 Ok(change) => return Ok(CommandResult::now(change)),
@@ -199,7 +213,7 @@ impl<A: Aggregate> Task<'_, A> {
     ) -> Result<Change<A>, UpdateError<Refusal<A::Error>>> {
         let update = |state: Option<A>, ctx: &mut UpdateContext| {
             // What was in the way may have been the same command.
-            if self.command_id.is_some() && ctx.attempt() > 1 {
+            if self.command_id.is_some() && ctx.conflicts() > 0 {
                 return Err(Refusal::Again);
             }
             self.run(state, ctx)

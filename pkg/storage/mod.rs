@@ -32,6 +32,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf};
 use serde::Serialize;
@@ -40,7 +41,7 @@ use tokio::sync::OnceCell;
 
 use self::backend::{Backend, Loaded, Position};
 use self::engine::Engine;
-use self::turns::Turns;
+use self::turns::{Turn, Turns};
 use self::update::{Ran, Update};
 use crate::clock::Clock;
 use crate::document::{DocumentId, DocumentKey, validate_collection_name};
@@ -60,6 +61,10 @@ pub use query::{CollectionSpec, Filter, Index, Order, Page, Query};
 pub use retry::RetryPolicy;
 pub use stream::Appended;
 pub use transaction::Transaction;
+
+/// A command reads and commits while it has its turn; one that takes longer than this is stuck, or the
+/// database is.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Documents whose every change becomes events. Cheap to clone; all clones are one storage.
 ///
@@ -84,6 +89,9 @@ pub(crate) struct Parts {
 pub(crate) struct Inner {
     engine: Engine,
     turns: Arc<Turns>,
+    /// Those of commands, which take longer than an update: of the same id, and on aggregates whose events
+    /// are replayed before.
+    commands: Arc<Turns>,
     /// What lanes of streams are opened with.
     streams: Arc<CollectionSpec>,
     options: Parts,
@@ -102,6 +110,7 @@ impl Storage {
                 engine: Engine::new(Arc::clone(&parts.backend), parts.commits.clone()),
                 streams: Arc::new(CollectionSpec::new(stream::STREAMS)),
                 turns: Arc::default(),
+                commands: Arc::new(Turns::with_patience(COMMAND_PATIENCE)),
                 opened: Mutex::default(),
                 delivery: OnceLock::new(),
                 committed: AtomicU64::new(0),
@@ -147,6 +156,11 @@ impl Storage {
     /// The clock that the builder was given.
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
+    }
+
+    /// Lines up with other commands for a key; a hint, as all turns are.
+    pub(crate) async fn line_up(&self, key: &DocumentKey) -> Turn {
+        self.inner.commands.take(key).await
     }
 
     /// The time that events carry.
