@@ -12,7 +12,7 @@ use super::data;
 use super::definition::Saga;
 use super::instance::SagaInstance;
 use super::journal::{emit, not_found, options};
-use super::options::SagaOptions;
+use super::options::{FOREVER, SagaOptions};
 use super::outcome::{SignalOutcome, StartOutcome};
 use super::runner;
 use super::runner_handle::SagaRunner;
@@ -150,7 +150,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
             let what = format!("saga {}/{id} has not ended in time", self.name());
             Error::new(ErrorKind::Timeout, what)
         };
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(FOREVER);
         let mut ended = self.shared.ended.subscribe();
         let mut pause = LOOKS.0;
         loop {

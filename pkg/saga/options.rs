@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
+/// Longer than any process runs.
+pub(super) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
 /// Options of a [`SagaRunner`](super::SagaRunner).
 ///
 /// # Examples
@@ -71,6 +74,13 @@ impl SagaOptions {
     #[must_use]
     pub fn with_drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
+        self
+    }
+
+    /// The same, with no time so long that a sum with the present overflows.
+    pub(super) fn bounded(mut self) -> Self {
+        self.look_interval = self.look_interval.min(FOREVER);
+        self.drain_timeout = self.drain_timeout.min(FOREVER);
         self
     }
 

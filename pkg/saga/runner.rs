@@ -43,7 +43,7 @@ pub(super) fn start(shared: &Arc<Shared>, options: SagaOptions) -> Result<SagaRu
         },
         backend: Arc::clone(shared.storage.backend()),
         shared: Arc::clone(shared),
-        options,
+        options: options.bounded(),
         signals: Arc::clone(&signals),
     };
     let task = TaskTracker::new();

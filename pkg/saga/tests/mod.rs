@@ -1,4 +1,9 @@
-//! The rules, rehearsed in memory; what needs a store is in `testing/cqrs/sagas.rs`.
+//! The rules, rehearsed in memory; what needs a store is in `testing/cqrs/`.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "also outside of the test functions"
+)]
 
 mod failures;
 mod signals;

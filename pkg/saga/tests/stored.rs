@@ -119,6 +119,22 @@ async fn a_result_that_cannot_be_stored_is_seen() {
 }
 
 #[tokio::test]
+async fn times_may_be_as_long_as_they_like() {
+    let storage = open().await;
+    let saga = Saga::new("s").step(noting("a").with_timeout(Duration::MAX));
+    let sagas = Sagas::new(&storage, saga).unwrap();
+    let options = SagaOptions::new()
+        .with_look_interval(Duration::MAX)
+        .with_drain_timeout(Duration::MAX);
+    let runner = sagas.run(options).unwrap();
+    sagas.start("1", Names::new()).await.unwrap();
+    let found = sagas.wait("1", Duration::MAX).await.unwrap();
+    assert_eq!(found.status(), SagaStatus::Completed);
+    runner.shutdown().await;
+    storage.close().await;
+}
+
+#[tokio::test]
 async fn signals_have_a_bound() {
     let storage = open().await;
     let sagas = Sagas::new(&storage, Saga::new("s").step(waiting())).unwrap();
