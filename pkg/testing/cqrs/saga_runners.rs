@@ -77,7 +77,7 @@ pub async fn a_runner_that_lost_its_lease_drops_its_steps(store: &dyn TestStore)
         })
     };
     let sagas = Sagas::new(&storage, Saga::new("s").step(step)).unwrap();
-    let options = SagaOptions::new().with_lease_ttl(Duration::from_millis(600));
+    let options = SagaOptions::new().with_lease_ttl(Duration::from_secs(3));
     let runner = sagas.run(options).unwrap();
     sagas.start("1", Notes::new()).await.unwrap();
     attempts.until(1).await;

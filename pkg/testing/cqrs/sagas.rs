@@ -4,14 +4,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bson::DateTime;
+
 use super::transfer::{Transfer, account, open_account, plain_transfer};
 use crate::document::DocumentKey;
 use crate::error::ErrorKind;
 use crate::saga::{
-    Saga, SagaOptions, SagaRunner, SagaStatus, Sagas, Step, StepContext, StepError, StepRetry,
+    FailureKind, Saga, SagaOptions, SagaRunner, SagaStatus, Sagas, Step, StepContext, StepError,
+    StepRetry,
 };
 use crate::testing::support::{kind_of, log_of, on_backend, open};
-use crate::testing::{TestStore, eventually};
+use crate::testing::{FixedClock, TestStore, eventually};
 
 pub(super) type Notes = Vec<String>;
 pub(super) type Context = StepContext<Notes>;
@@ -168,7 +171,8 @@ pub async fn a_restart_in_the_middle_resumes(store: &dyn TestStore) {
 /// A deadline that passes while no runner is there is noticed by the next one; one that has not passed yet
 /// is waited for.
 pub async fn a_timeout_fires_after_a_restart(store: &dyn TestStore) {
-    let storage = open(store).await;
+    let at =
+        |second: i64| FixedClock::at(DateTime::from_millis(1_000_000_000_000 + second * 1_000));
     let attempts = Attempts::default();
     let saga = |timeout: Duration| {
         let wait = Step::wait_for("wait", "Word", |_: &mut Notes, (): ()| Ok(()));
@@ -176,52 +180,51 @@ pub async fn a_timeout_fires_after_a_restart(store: &dyn TestStore) {
             .step(attempts.step("a"))
             .step(wait.with_timeout(timeout))
     };
-    let short = Duration::from_millis(300);
-    let sagas = Sagas::new(&storage, saga(short)).unwrap();
+    let waits = async |sagas: &Sagas<Notes>, id: &str| {
+        eventually("the saga waits", || async {
+            status(sagas, id).await == SagaStatus::Waiting
+        })
+        .await;
+    };
+    let minute = Duration::from_secs(60);
+    let backend = store.backend().await.unwrap();
+    let storage = on_backend(backend, |builder| builder.clock(at(0))).await;
+    let sagas = Sagas::new(&storage, saga(minute)).unwrap();
     let runner = run(&sagas);
-    for id in ["1", "2"] {
-        sagas.start(id, Notes::new()).await.unwrap();
-    }
-    eventually("the saga waits", || async {
-        status(&sagas, "1").await == SagaStatus::Waiting
-            && status(&sagas, "2").await == SagaStatus::Waiting
-    })
-    .await;
+    sagas.start("1", Notes::new()).await.unwrap();
+    waits(&sagas, "1").await;
     runner.shutdown().await;
-    let deadline = sagas
-        .status("1")
-        .await
-        .unwrap()
-        .unwrap()
-        .deadline()
-        .unwrap();
 
-    let storage = on_backend(store.reopen().await.unwrap(), |builder| builder).await;
-    eventually("the deadline passes", || async {
-        bson::DateTime::now() > deadline
-    })
-    .await;
+    let backend = store.reopen().await.unwrap();
+    let storage = on_backend(Arc::clone(&backend), |builder| builder.clock(at(59))).await;
+    let sagas = Sagas::new(&storage, saga(minute)).unwrap();
+    let runner = run(&sagas);
+    sagas.start("2", Notes::new()).await.unwrap();
+    waits(&sagas, "2").await;
+    assert_eq!(status(&sagas, "1").await, SagaStatus::Waiting);
+    runner.shutdown().await;
+
     // The stored deadline counts, not what the program says by now.
-    let sagas = Sagas::new(&storage, saga(LONG)).unwrap();
+    let storage = on_backend(Arc::clone(&backend), |builder| builder.clock(at(60))).await;
+    let sagas = Sagas::new(&storage, saga(minute * 60)).unwrap();
     let runner = run(&sagas);
-    for id in ["1", "2"] {
-        let ended = sagas.wait(id, LONG).await.unwrap();
-        assert_eq!(ended.status(), SagaStatus::Compensated);
-    }
+    let ended = sagas.wait("1", LONG).await.unwrap();
+    assert_eq!(ended.status(), SagaStatus::Compensated);
+    assert_eq!(status(&sagas, "2").await, SagaStatus::Waiting);
     runner.shutdown().await;
 
-    // The runner that fires here never saw the saga begin to wait.
-    let sagas = Sagas::new(&storage, saga(short)).unwrap();
+    // By a clock that goes on, while the runner waits.
+    let storage = on_backend(backend, |builder| builder).await;
+    let sagas = Sagas::new(&storage, saga(Duration::from_millis(300))).unwrap();
     let runner = run(&sagas);
     sagas.start("3", Notes::new()).await.unwrap();
-    eventually("the saga waits", || async {
-        status(&sagas, "3").await != SagaStatus::Running
-    })
-    .await;
-    runner.shutdown().await;
-    let runner = run(&sagas);
     let ended = sagas.wait("3", LONG).await.unwrap();
     assert_eq!(ended.status(), SagaStatus::Compensated);
+    let failure = ended.failure().unwrap();
+    assert_eq!(
+        (&*failure.step, failure.kind),
+        ("wait", FailureKind::TimedOut)
+    );
     runner.shutdown().await;
     storage.close().await;
 }
