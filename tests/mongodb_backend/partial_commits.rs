@@ -1,13 +1,21 @@
 //! Batches in which some documents have moved: the others are committed, and nothing of those that have.
 
+use std::time::Duration;
+
 use bson::doc;
 use bson::raw::cstr;
 use nodestorage::document::{DocumentKey, Version};
 use nodestorage::storage::backend::{
     Backend, CommitFailure, Condition, LogRange, PartialCommit, RecordWrite, Unit,
 };
+use nodestorage::storage::mongodb::MongoBackend;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::world::{World, content, create, delete, fail, soon, turn, update, user, world};
+use crate::world::{
+    World, content, create, delete, fail, put_document, soon, turn, update, user, world,
+};
 
 fn keys(count: usize) -> Vec<DocumentKey> {
     (0..count).map(|n| user(format!("u{n:03}"))).collect()
@@ -301,71 +309,90 @@ async fn failures_on_the_way_leave_nothing_half_done() {
     backend.close().await;
 }
 
-/// Two processes over the same documents: every increment that was acknowledged is there, and no other.
+/// Three processes over the same documents: every increment that was acknowledged is there, and no other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn increments_of_two_writers_add_up() {
-    const DOCUMENTS: usize = 24;
-    const ROUNDS: u64 = 40;
+async fn increments_of_several_writers_add_up() {
     let world = world().await;
     let keys = keys(DOCUMENTS);
     create_all(&world, &keys).await;
-    let writer = |seed: u64, backend: nodestorage::storage::mongodb::MongoBackend| {
-        let keys = keys.clone();
-        async move {
-            let mut acknowledged = vec![0_i32; DOCUMENTS];
-            let (mut whole, mut partly) = (0, 0);
-            for round in 0..ROUNDS {
-                // Every third document, beginning somewhere else each time.
-                let first = ((round * 7 + seed * 5) % 3) as usize;
-                let chosen: Vec<_> = (first..DOCUMENTS)
-                    .step_by(3 - (seed as usize & 1))
-                    .collect();
-                let names: Vec<_> = chosen.iter().map(|index| keys[*index].clone()).collect();
-                let loaded = backend.load(&names).await.unwrap();
-                let units: Vec<_> = loaded
-                    .iter()
-                    .zip(&names)
-                    .map(|(loaded, key)| {
-                        let document = loaded.document.as_ref().unwrap();
-                        let version = document.get_i64("version").unwrap();
-                        let n = document.get_i32("n").unwrap();
-                        update(key, version as u64, n + 1)
-                    })
-                    .collect();
-                let lost = match attempt(&backend, &units).await {
-                    Ok(committed) => committed.lost,
-                    Err(CommitFailure::Conflict { .. }) => continue,
-                    Err(other) => panic!("{other:?}"),
-                };
-                whole += u32::from(lost.is_empty());
-                partly += u32::from(!lost.is_empty());
-                for (at, index) in chosen.into_iter().enumerate() {
-                    acknowledged[index] += i32::from(!lost.contains(&at));
-                }
-            }
-            backend.close().await;
-            (acknowledged, whole, partly)
-        }
-    };
-    let writers = [
-        tokio::spawn(writer(1, world.another("").await)),
-        tokio::spawn(writer(2, world.another("").await)),
-        tokio::spawn(writer(3, world.another("").await)),
-    ];
-    let mut sums = vec![0; DOCUMENTS];
-    let mut written = (0, 0);
-    for writer in writers {
-        let (acknowledged, whole, partly) = writer.await.unwrap();
-        written = (written.0 + whole, written.1 + partly);
-        for (sum, acknowledged) in sums.iter_mut().zip(acknowledged) {
+    let committed = watch::Sender::new(());
+    let mut writers = JoinSet::new();
+    for seed in 1..=3 {
+        let backend = world.another("").await;
+        writers.spawn(write(seed, backend, keys.clone(), committed.clone()));
+    }
+    let mut sums = [0; DOCUMENTS];
+    let (mut whole, mut in_part) = (0, 0);
+    while let Some(writer) = writers.join_next().await {
+        let written = writer.unwrap();
+        whole += written.whole;
+        in_part += written.in_part;
+        for (sum, acknowledged) in sums.iter_mut().zip(written.acknowledged) {
             *sum += acknowledged;
         }
     }
     for (key, sum) in keys.iter().zip(sums) {
         assert_eq!(state(&world, key).await, (i64::from(sum) + 1, sum), "{key}");
     }
-    println!("{} commits as a whole, {} in part", written.0, written.1);
-    assert!(written.0 + written.1 > 0);
+    println!("{whole} commits as a whole, {in_part} in part");
+    assert!(whole > 0 && in_part > 0, "{whole}, {in_part}");
+}
+
+const DOCUMENTS: usize = 24;
+
+#[derive(Default)]
+struct Written {
+    acknowledged: [i32; DOCUMENTS],
+    whole: u32,
+    in_part: u32,
+}
+
+/// Increments some of the documents again and again, each time on what was read before somebody else's commit.
+async fn write(
+    seed: usize,
+    backend: MongoBackend,
+    keys: Vec<DocumentKey>,
+    committed: watch::Sender<()>,
+) -> Written {
+    let mut written = Written::default();
+    for round in 0..40 {
+        let mut other = committed.subscribe();
+        let chosen: Vec<_> = (0..DOCUMENTS)
+            .filter(|index| (index * 7 + round * 5 + seed * 11) % 4 < 2)
+            .collect();
+        let names: Vec<_> = chosen.iter().map(|index| keys[*index].clone()).collect();
+        let loaded = backend.load(&names).await.unwrap();
+        // The first to lose patience lets the others go.
+        let patience = Duration::from_millis(5 + 10 * seed as u64);
+        let _ = timeout(patience, other.changed()).await;
+        let units: Vec<_> = loaded
+            .iter()
+            .zip(&names)
+            .map(|(loaded, key)| {
+                let document = loaded.document.as_ref().unwrap();
+                let version = document.get_i64("version").unwrap();
+                let n = document.get_i32("n").unwrap();
+                // Else all would write the same bytes.
+                let mut after = content(key, n + 1, version + 1);
+                after.append(cstr!("by"), seed as i64);
+                let before = Condition::Version(Version::new(version as u64));
+                put_document(key, before, version as u64 + 1, &after)
+            })
+            .collect();
+        let lost = match attempt(&backend, &units).await {
+            Ok(committed) => committed.lost,
+            Err(CommitFailure::Conflict { .. }) => continue,
+            Err(failure) => panic!("{failure:?}"),
+        };
+        committed.send_replace(());
+        written.whole += u32::from(lost.is_empty());
+        written.in_part += u32::from(!lost.is_empty());
+        for (at, index) in chosen.into_iter().enumerate() {
+            written.acknowledged[index] += i32::from(!lost.contains(&at));
+        }
+    }
+    backend.close().await;
+    written
 }
 
 /// A field that is no number any more is nobody's version; the others go on all the same.
