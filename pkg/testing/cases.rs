@@ -339,6 +339,7 @@ macro_rules! conformance {
                 core units_are_committed_together,
                 core whatever_fails_nothing_is_written,
                 core one_of_many_commits_on_one_version_succeeds,
+                core what_holds_of_several_units_is_committed_or_nothing_is,
                 core checks_prevent_write_skew,
                 core a_deletion_keeps_the_log,
                 core many_keys_are_loaded_in_their_order,
