@@ -39,6 +39,7 @@
 //! | decide which events a change becomes | [`EventMapper`], [`DefaultEventMapper`] |
 //! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
+//! | do work in several steps, and undo it | [`saga`] |
 //! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
 //! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
 //!
@@ -60,6 +61,7 @@ pub mod event;
 pub mod history;
 pub mod middleware;
 pub mod relay;
+pub mod saga;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -94,4 +96,6 @@ mod documents {
     struct Guarantees;
     #[doc = include_str!("../docs/architecture.md")]
     struct Architecture;
+    #[doc = include_str!("../docs/patterns/saga.md")]
+    struct SagaPattern;
 }

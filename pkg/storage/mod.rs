@@ -153,6 +153,11 @@ impl Storage {
         self.inner.backend()
     }
 
+    /// The clock that the builder was given.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
     /// Lines up with other commands for a key; a hint, as all turns are.
     pub(crate) async fn line_up(&self, key: &DocumentKey) -> Turn {
         self.inner.commands.take(key).await

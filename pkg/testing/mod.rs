@@ -40,6 +40,7 @@ pub mod history;
 pub mod log;
 pub mod mapping;
 mod random;
+mod saga;
 pub mod storage;
 mod support;
 
@@ -58,6 +59,7 @@ pub use cases::CASES;
 pub use check::{CheckedLog, check_log};
 pub use clock::FixedClock;
 pub use faults::{Fault, FaultyBackend};
+pub use saga::SagaTest;
 pub use support::{contract_writer, eventually, foreign, load_raw, open, open_with};
 
 /// One fresh, empty store for one case.

@@ -21,6 +21,7 @@ mod fail_points;
 mod failover;
 mod file_bus;
 mod killed_relays;
+mod killed_sagas;
 mod killed_workloads;
 mod load;
 mod lost_majority;

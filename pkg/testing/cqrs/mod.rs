@@ -3,4 +3,9 @@
 pub mod account;
 pub mod aggregates;
 pub mod commands;
+pub mod saga_commands;
+pub mod saga_inputs;
+pub mod saga_runners;
+pub mod sagas;
 pub mod sourced;
+pub mod transfer;
