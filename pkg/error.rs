@@ -54,6 +54,8 @@ pub enum ErrorKind {
     InUse,
     /// No handler is registered for a command.
     UnknownCommand,
+    /// No handler is registered for a query.
+    UnknownQuery,
     /// A handler or name is registered already.
     AlreadyRegistered,
     /// The storage, bus or subscription was closed.

@@ -56,6 +56,8 @@ pub mod document;
 pub mod error;
 pub mod event;
 pub mod history;
+pub mod projection;
+pub mod query;
 pub mod relay;
 pub mod storage;
 #[cfg(feature = "testing")]
