@@ -32,6 +32,7 @@ pub mod backend;
 pub mod bus;
 mod cases;
 mod check;
+pub mod cqrs;
 mod faults;
 pub mod history;
 pub mod log;
