@@ -369,16 +369,28 @@ pub async fn a_view_that_cannot_be_stored_costs_its_event(store: &dyn TestStore)
         .map(|letter| (letter.document.id().to_string(), letter.version.get()))
         .collect();
     failed.sort();
-    let expected = [("s-2", 2), ("s-3", 2), ("s-4", 2), ("s-5", 1)];
-    assert_eq!(
-        failed,
+    let expected = |second| [("s-2", 2), ("s-3", 2), (second, 2), ("s-5", 1)];
+    let [first, second] = ["s-1", "s-4"].map(|second| {
+        let mut expected = expected(second);
+        expected.sort_unstable();
         expected.map(|(stream, version)| (stream.to_owned(), version))
-    );
+    });
+    // Two views want one value at once: either may get it.
+    assert!(failed == first || failed == second, "{failed:?}");
+    let first_has_it = failed == second;
     for (key, mail, last) in [
-        ("one", "b", 2),
+        (
+            "one",
+            if first_has_it { "b" } else { "a" },
+            1 + i64::from(first_has_it),
+        ),
         ("two", "c", 1),
         ("three", "d", 1),
-        ("four", "f", 1),
+        (
+            "four",
+            if first_has_it { "f" } else { "b" },
+            2 - i64::from(first_has_it),
+        ),
         ("six", "i", 2),
     ] {
         let view = shaping.views().load(key).await.unwrap().into_inner();
