@@ -39,6 +39,8 @@
 //! | decide which events a change becomes | [`EventMapper`], [`DefaultEventMapper`] |
 //! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
+//! | read in another form than one writes | [`projection`] |
+//! | answer questions, page by page | [`query`] |
 //! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
 //! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
 //!
@@ -92,4 +94,6 @@ mod documents {
     struct Guarantees;
     #[doc = include_str!("../docs/architecture.md")]
     struct Architecture;
+    #[doc = include_str!("../docs/projections.md")]
+    struct Projections;
 }
