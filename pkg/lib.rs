@@ -40,6 +40,8 @@
 //! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
 //! | do work in several steps, and undo it | [`saga`] |
+//! | read in another form than one writes | [`projection`] |
+//! | answer questions, page by page | [`query`] |
 //! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
 //! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
 //!
@@ -60,6 +62,8 @@ pub mod error;
 pub mod event;
 pub mod history;
 pub mod middleware;
+pub mod projection;
+pub mod query;
 pub mod relay;
 pub mod saga;
 pub mod storage;
@@ -98,4 +102,6 @@ mod documents {
     struct Architecture;
     #[doc = include_str!("../docs/patterns/saga.md")]
     struct SagaPattern;
+    #[doc = include_str!("../docs/projections.md")]
+    struct Projections;
 }

@@ -7,6 +7,7 @@
 )]
 
 mod events;
+mod examples;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -31,7 +31,8 @@ pub use lease::{Lease, LeaseRequest};
 pub use position::Position;
 pub use tail::{Backlog, Cursor, TailFrom, TailItem};
 pub use unit::{
-    CommitFailure, CommitReceipt, Condition, DocumentWrite, Fence, Record, RecordWrite, Unit,
+    CommitFailure, CommitReceipt, Condition, DocumentWrite, Fence, PartialCommit, Record,
+    RecordWrite, Unit,
 };
 pub use version_field::version_of;
 
@@ -143,6 +144,20 @@ pub trait Backend: Debug + Send + Sync + 'static {
         deadline: Instant,
     ) -> std::result::Result<CommitReceipt, CommitFailure>;
 
+    /// Commits in one atomic, durable step those units of which everything is as they expect, and names
+    /// the others; each unit by itself is written as a whole or not at all. A backend may refuse to single
+    /// them out and fail with `Conflict`, with nothing written, as [`commit`](Self::commit) does; that is
+    /// what happens unless it implements this. Otherwise as `commit`.
+    async fn commit_what_holds(
+        &self,
+        units: &[Unit],
+        deadline: Instant,
+    ) -> std::result::Result<PartialCommit, CommitFailure> {
+        let CommitReceipt { position } = self.commit(units, deadline).await?;
+        let lost = Vec::new();
+        Ok(PartialCommit { position, lost })
+    }
+
     /// Reads log entries of one document in version order.
     async fn read_log(&self, range: &LogRange) -> Result<Vec<LogEntry>>;
 
@@ -154,6 +169,19 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Answers a query with stored documents. The caller has checked that an index serves it or that a
     /// scan is allowed, and has opened the collection.
     async fn query(&self, collection: &str, query: &Query) -> Result<Vec<RawDocumentBuf>>;
+
+    /// Counts the documents that match a query's filters, whatever its order, limit and page. The caller has
+    /// checked the query as for [`query`](Self::query).
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the backend implements it.
+    async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
+        let _ = query;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this backend does not count the documents of {collection}"),
+        ))
+    }
 
     /// Acquires or renews the lease called `request.name`, on the store's clock. A takeover raises the
     /// fence by one.
@@ -202,6 +230,18 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(Error::new(
             ErrorKind::Unsupported,
             "this backend does not count what its log holds",
+        ))
+    }
+
+    /// A position not before anything that was committed before the call: whoever has followed the log up
+    /// to it has seen all of that.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the backend implements it.
+    async fn position(&self) -> Result<Position> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this backend does not tell where its log ends",
         ))
     }
 
