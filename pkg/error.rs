@@ -58,6 +58,8 @@ pub enum ErrorKind {
     UnknownCommand,
     /// Code of the application's own panicked: a decision, for example. Nothing was written.
     Panicked,
+    /// No handler is registered for a query.
+    UnknownQuery,
     /// A handler or name is registered already.
     AlreadyRegistered,
     /// The storage, bus or subscription was closed.

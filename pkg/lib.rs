@@ -59,6 +59,8 @@ pub mod error;
 pub mod event;
 pub mod history;
 pub mod middleware;
+pub mod projection;
+pub mod query;
 pub mod relay;
 pub mod storage;
 #[cfg(feature = "testing")]

@@ -134,6 +134,11 @@ impl EventRegistry {
         Ok(self)
     }
 
+    /// Whether there is a way on from this type: it may be an old name of another one.
+    pub(crate) fn converts(&self, event_type: &str) -> bool {
+        self.upcasters.keys().any(|(from, _)| &**from == event_type)
+    }
+
     /// Brings an event to the current schema of its type, through as many upcasters as it takes. An
     /// event that is current costs one look-up.
     ///

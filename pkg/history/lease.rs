@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::backend::{Backend, Cursor, Fence, LeaseRequest};
+use crate::storage::backend::{Backend, Cursor, Fence, LeaseRequest, Position};
 
 /// What a lease is for, and how often its checkpoint is stored.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub(crate) struct HeldLease {
     done: Option<Cursor>,
     /// Whether the store has some place under the name.
     has_stored_place: bool,
+    /// The position of that place.
+    stored: Position,
     /// Entries since the stored checkpoint, and since when.
     unsaved: usize,
     unsaved_since: Option<Instant>,
@@ -61,6 +63,7 @@ impl HeldLease {
             valid_until: asked_at + terms.ttl,
             renew_at: asked_at + terms.ttl / 3,
             has_stored_place: lease.checkpoint.is_some(),
+            stored: position_of(lease.checkpoint.as_ref()),
             done: lease.checkpoint,
             unsaved: 0,
             unsaved_since: None,
@@ -75,6 +78,11 @@ impl HeldLease {
     /// Whether the store knows a place to continue from, so that the next owner leaves nothing out.
     pub(crate) fn has_stored_place(&self) -> bool {
         self.has_stored_place
+    }
+
+    /// The position of the checkpoint as the store has it: a crash repeats what comes after it.
+    pub(crate) fn stored_position(&self) -> Position {
+        self.stored
     }
 
     /// Everything up to this place is done; `entries` were, since the last call.
@@ -126,6 +134,7 @@ impl HeldLease {
                 self.unsaved = 0;
                 self.unsaved_since = None;
                 self.has_stored_place = self.done.is_some();
+                self.stored = position_of(self.done.as_ref());
                 return Ok(());
             }
             Ok(Err(error)) if error.kind() == ErrorKind::InUse || !error.is_retryable() => {
@@ -179,6 +188,10 @@ impl HeldLease {
             tracing::warn!(lease = %self.terms.name, %error, "lease ends without a checkpoint");
         }
     }
+}
+
+fn position_of(checkpoint: Option<&Cursor>) -> Position {
+    checkpoint.map_or(Position::START, |cursor| cursor.position)
 }
 
 fn request(terms: &LeaseTerms) -> LeaseRequest {

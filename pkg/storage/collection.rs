@@ -40,6 +40,14 @@ impl<T> Collection<T> {
         &self.storage
     }
 
+    /// Counts the documents that match a query's filters; see [`Storage::count`].
+    ///
+    /// # Errors
+    /// Those of [`Storage::count`].
+    pub async fn count(&self, query: &Query) -> Result<u64> {
+        self.storage.count(&self.name, query).await
+    }
+
     /// Deletes a document; see [`Storage::delete`].
     ///
     /// # Errors

@@ -71,6 +71,28 @@ impl Storage {
             })
             .collect()
     }
+
+    /// Counts the documents that match a query's filters, whatever its order, limit and page; for totals
+    /// beside a page.
+    ///
+    /// ```
+    /// # use nodestorage::{Query, Result, Storage};
+    /// # async fn example(storage: Storage) -> Result<()> {
+    /// let paid = Query::new().equal("status", "paid").limit(20);
+    /// println!("20 of {}", storage.count("orders", &paid).await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidConfig` for filters that no declared index serves where the query does not allow a scan, and
+    /// for paths that are none; `Unavailable`. A query without filters counts all documents.
+    pub async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
+        self.inner.check_open()?;
+        let spec = self.inner.open_collection(collection).await?;
+        query.check_count(&spec)?;
+        self.backend().count(collection, query).await
+    }
 }
 
 fn decode<T: DeserializeOwned>(

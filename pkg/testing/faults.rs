@@ -215,6 +215,10 @@ impl Backend for FaultyBackend {
         self.counted().query(collection, query).await
     }
 
+    async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
+        self.counted().count(collection, query).await
+    }
+
     async fn acquire_lease(&self, request: &LeaseRequest) -> Result<Lease> {
         self.leasing()?.acquire_lease(request).await
     }
@@ -233,6 +237,10 @@ impl Backend for FaultyBackend {
 
     async fn backlog(&self, after: Position, limit: u64) -> Result<Backlog> {
         self.counted().backlog(after, limit).await
+    }
+
+    async fn position(&self) -> Result<Position> {
+        self.counted().position().await
     }
 
     async fn release_lease(&self, fence: &Fence) -> Result<()> {

@@ -228,6 +228,20 @@ impl LogEntry {
         4_096 + documents + events
     }
 
+    /// About how many bytes it takes, for whoever bounds what is read ahead.
+    pub(crate) fn approximate_bytes(&self) -> usize {
+        let after = self.after.as_ref().map_or(0, |it| it.as_bytes().len());
+        let data = self.events.iter().map(|event| match &event.data {
+            LoggedData::Json(value)
+            | LoggedData::Change {
+                merge_patch: Some(value),
+            } => 64 + json_bytes(value),
+            LoggedData::Change { merge_patch: None } => 64,
+        });
+        let patch = self.patch.as_ref().map_or(0, Patch::estimated_bytes);
+        256 + after + patch + data.sum::<usize>()
+    }
+
     /// Reads the stored form.
     ///
     /// # Errors

@@ -155,6 +155,19 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// scan is allowed, and has opened the collection.
     async fn query(&self, collection: &str, query: &Query) -> Result<Vec<RawDocumentBuf>>;
 
+    /// Counts the documents that match a query's filters, whatever its order, limit and page. The caller has
+    /// checked the query as for [`query`](Self::query).
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the backend implements it.
+    async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
+        let _ = query;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("this backend does not count the documents of {collection}"),
+        ))
+    }
+
     /// Acquires or renews the lease called `request.name`, on the store's clock. A takeover raises the
     /// fence by one.
     ///
@@ -202,6 +215,18 @@ pub trait Backend: Debug + Send + Sync + 'static {
         Err(Error::new(
             ErrorKind::Unsupported,
             "this backend does not count what its log holds",
+        ))
+    }
+
+    /// A position not before anything that was committed before the call: whoever has followed the log up
+    /// to it has seen all of that.
+    ///
+    /// # Errors
+    /// `Unsupported`, unless the backend implements it.
+    async fn position(&self) -> Result<Position> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "this backend does not tell where its log ends",
         ))
     }
 

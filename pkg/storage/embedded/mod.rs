@@ -199,14 +199,22 @@ impl Backend for EmbeddedBackend {
 
     async fn query(&self, collection: &str, query: &Query) -> Result<Vec<RawDocumentBuf>> {
         let Some(collection) = self.store.collection(collection) else {
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                format!("collection {collection} was not opened"),
-            ));
+            return Err(not_opened(collection));
         };
         let query = query.clone();
         self.read(move |store| {
             store.read(|transaction| query::answer(transaction, &collection, &query))
+        })
+        .await
+    }
+
+    async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
+        let Some(collection) = self.store.collection(collection) else {
+            return Err(not_opened(collection));
+        };
+        let query = query.filters_only();
+        self.read(move |store| {
+            store.read(|transaction| query::count(transaction, &collection, &query))
         })
         .await
     }
@@ -244,6 +252,11 @@ impl Backend for EmbeddedBackend {
             .await
     }
 
+    async fn position(&self) -> Result<Position> {
+        self.store.hold().database()?;
+        Ok(Position::from_u64(*self.store.tip.borrow()))
+    }
+
     async fn release_lease(&self, fence: &Fence) -> Result<()> {
         self.ask(Work::Release(fence.clone())).await.map(drop)
     }
@@ -276,6 +289,13 @@ impl Backend for EmbeddedBackend {
         // Fails only if the runtime is going down; dropping the backend closes it then.
         let _ = closing.await;
     }
+}
+
+fn not_opened(collection: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidConfig,
+        format!("collection {collection} was not opened"),
+    )
 }
 
 fn unexpected(done: &Done) -> Error {

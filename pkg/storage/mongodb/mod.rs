@@ -176,6 +176,11 @@ impl Backend for MongoBackend {
         query::run(&self.store, collection, query).await
     }
 
+    async fn count(&self, collection: &str, query: &Query) -> Result<u64> {
+        self.store.check_open()?;
+        query::count(&self.store, collection, query).await
+    }
+
     async fn acquire_lease(&self, request: &LeaseRequest) -> Result<Lease> {
         self.store.check_open()?;
         lease::acquire(&self.store, request).await
@@ -199,6 +204,12 @@ impl Backend for MongoBackend {
     async fn backlog(&self, after: Position, limit: u64) -> Result<Backlog> {
         self.store.check_open()?;
         log::backlog(&self.store, after, limit).await
+    }
+
+    async fn position(&self) -> Result<Position> {
+        self.store.check_open()?;
+        let position = follow::now(&self.store).await;
+        position.map_err(|failure| failure.into_error("asking for the present"))
     }
 
     async fn release_lease(&self, fence: &Fence) -> Result<()> {

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use bson::raw::{CStr, CString, cstr};
 use bson::{Bson, RawArrayBuf, RawBson, RawDocumentBuf, rawdoc};
 
-use super::store::Store;
+use super::store::{Store, count as number_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::query::{Filter, Order, Page, Query};
 
@@ -39,6 +39,32 @@ pub(super) async fn run(
         .find(command)
         .await
         .map_err(|failure| failure.into_error(format!("query on {collection}")))
+}
+
+/// Counts what the filters match, exactly: the server's `count` without a filter would answer from
+/// statistics that are wrong after a crash.
+pub(super) async fn count(store: &Store, collection: &str, query: &Query) -> Result<u64> {
+    let mut stages = RawArrayBuf::new();
+    stages.push(rawdoc! { "$match": filter(&query.filters_only())? });
+    stages.push(rawdoc! { "$count": "n" });
+    let mut command = rawdoc! {
+        "aggregate": collection,
+        "pipeline": stages,
+        "cursor": {},
+        "maxTimeMS": i64::try_from(store.query_timeout.as_millis()).unwrap_or(i64::MAX),
+        "readConcern": store.read_concern(),
+    };
+    if query.filters.is_empty() {
+        // The ids alone are a fraction of the documents.
+        command.append(cstr!("hint"), rawdoc! { "_id": 1 });
+    }
+    let found = store
+        .find(command)
+        .await
+        .map_err(|failure| failure.into_error(format!("counting {collection}")))?;
+    // No match, no answer.
+    let number = found.first().map_or(0, |answer| number_of(answer, "n"));
+    Ok(u64::try_from(number).unwrap_or_default())
 }
 
 fn sort(query: &Query) -> Result<RawDocumentBuf> {

@@ -28,21 +28,7 @@ pub(super) fn answer(
     collection: &Collection,
     query: &Query,
 ) -> Result<Vec<RawDocumentBuf>> {
-    let filters = query.filters.iter().map(Filter::new);
-    let source = Source {
-        documents: transaction.open_table(DOCUMENTS).map_err(translate)?,
-        indexes: transaction.open_table(INDEXES).map_err(translate)?,
-        prefix: keys::collection_prefix(&collection.name),
-        filters: filters.collect::<Result<_>>()?,
-        after: match &query.page {
-            Page::After(id) => {
-                let mut after = Vec::new();
-                keys::append_id(id, &mut after);
-                Some(after)
-            }
-            _ => None,
-        },
-    };
+    let source = Source::new(transaction, collection, query)?;
     let access = plan::choose(collection, query, &source.filters);
     let skip = match query.page {
         Page::Skip(skip) => usize::try_from(skip).unwrap_or(usize::MAX),
@@ -80,6 +66,22 @@ pub(super) fn answer(
         }
     }
     Ok(part.found)
+}
+
+/// How many documents match the filters of a query that has nothing else.
+pub(super) fn count(
+    transaction: &ReadTransaction,
+    collection: &Collection,
+    query: &Query,
+) -> Result<u64> {
+    let source = Source::new(transaction, collection, query)?;
+    let access = plan::choose(collection, query, &source.filters);
+    let mut count = 0;
+    source.each(&access, &mut |_, _| {
+        count += 1;
+        true
+    })?;
+    Ok(count)
 }
 
 /// The part of the matches that is asked for.
@@ -122,6 +124,24 @@ struct Source {
 }
 
 impl Source {
+    fn new(transaction: &ReadTransaction, collection: &Collection, query: &Query) -> Result<Self> {
+        let filters = query.filters.iter().map(Filter::new);
+        Ok(Self {
+            documents: transaction.open_table(DOCUMENTS).map_err(translate)?,
+            indexes: transaction.open_table(INDEXES).map_err(translate)?,
+            prefix: keys::collection_prefix(&collection.name),
+            filters: filters.collect::<Result<_>>()?,
+            after: match &query.page {
+                Page::After(id) => {
+                    let mut after = Vec::new();
+                    keys::append_id(id, &mut after);
+                    Some(after)
+                }
+                _ => None,
+            },
+        })
+    }
+
     /// Hands the matches to `see` in order of the id, until it returns false.
     fn each(
         &self,
