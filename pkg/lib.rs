@@ -62,6 +62,7 @@ pub mod middleware;
 pub mod projection;
 pub mod query;
 pub mod relay;
+pub mod saga;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;

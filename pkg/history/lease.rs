@@ -70,6 +70,16 @@ impl HeldLease {
         })
     }
 
+    /// Proof of holding it.
+    pub(crate) fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// Up to here nobody else can have been granted the lease.
+    pub(crate) fn valid_until(&self) -> Instant {
+        self.valid_until
+    }
+
     /// The checkpoint, as it was found or as it will be stored.
     pub(crate) fn checkpoint(&self) -> Option<&Cursor> {
         self.done.as_ref()

@@ -149,6 +149,11 @@ impl Storage {
         self.inner.clock.now()
     }
 
+    /// The clock that the builder was given.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
     /// Refuses with `Closed` once the storage was closed.
     pub(crate) fn check_open(&self) -> Result<()> {
         self.inner.check_open()

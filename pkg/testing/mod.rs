@@ -38,6 +38,7 @@ pub mod history;
 pub mod log;
 pub mod mapping;
 mod random;
+mod saga;
 pub mod storage;
 mod support;
 
@@ -54,6 +55,7 @@ use crate::storage::backend::Backend;
 pub use cases::CASES;
 pub use check::{CheckedLog, check_log};
 pub use faults::{Fault, FaultyBackend};
+pub use saga::SagaTest;
 pub use support::{contract_writer, eventually, foreign, load_raw, open, open_with};
 
 /// One fresh, empty store for one case.
