@@ -16,6 +16,7 @@ mod mongo;
 mod ours;
 mod processes;
 mod publishing;
+mod rebuilding;
 mod report;
 mod run;
 mod scenario;

@@ -15,6 +15,7 @@ use crate::machine::peak_memory_bytes;
 use crate::mongo::Database;
 use crate::mongo::cas_loop::CasLoop;
 use crate::ours::{Choice, Ours};
+use crate::rebuilding;
 
 /// What a child is to do, handed over as its argument.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub(crate) enum Side {
     Theirs,
     /// Ours, with a bus that never answers.
     Stalled,
+    /// A projection that folds the whole log.
+    Rebuild,
 }
 
 /// What a child did.
@@ -138,6 +141,11 @@ pub(crate) async fn child(job: &str) -> Result<()> {
         }
         Side::Stalled => {
             let (sample, peak) = stalled(&job).await?;
+            early_peak_bytes = peak;
+            sample
+        }
+        Side::Rebuild => {
+            let (sample, peak) = rebuilding::rebuild(&job, wait_for_the_others).await?;
             early_peak_bytes = peak;
             sample
         }

@@ -185,6 +185,9 @@ impl Line {
         let better = scenario.measure.better();
         let met = scenario.bar.and_then(|bar| match scenario.measure {
             Measure::Rate => Some(ours.per_second >= bar),
+            Measure::Rebuild { memory } => {
+                Some(ours.per_second >= bar && ratio.is_some_and(|ratio| ratio <= memory))
+            }
             Measure::Delivery { p99_ms } => {
                 Some(ours.p50_us <= bar * 1e3 && ours.p99_us <= p99_ms * 1e3)
             }

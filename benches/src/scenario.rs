@@ -18,6 +18,8 @@ pub(crate) enum Measure {
     Delivery { p99_ms: f64 },
     /// Peak memory at the end ÷ at a tenth of the work: lower is better.
     Memory,
+    /// Operations per second by themselves, and the peak memory at the end ÷ at a tenth of them beside it.
+    Rebuild { memory: f64 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,7 +32,7 @@ pub(crate) enum Better {
 impl Measure {
     pub(crate) fn better(self) -> Better {
         match self {
-            Self::Throughput | Self::Rate => Better::Higher,
+            Self::Throughput | Self::Rate | Self::Rebuild { .. } => Better::Higher,
             Self::Latency | Self::Delivery { .. } | Self::Memory => Better::Lower,
         }
     }
@@ -41,6 +43,9 @@ impl Measure {
             Self::Throughput => format!("≥ {bar}"),
             Self::Latency | Self::Memory => format!("≤ {bar}"),
             Self::Rate => format!("≥ {}/s", number(bar)),
+            Self::Rebuild { memory } => {
+                format!("≥ {}/s, memory ≤ {memory}", number(bar))
+            }
             Self::Delivery { p99_ms } => format!("p50 ≤ {bar} ms, p99 ≤ {p99_ms} ms"),
         }
     }
@@ -250,7 +255,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         UPDATES,
         1.1,
     ),
+    rebuild("projection_rebuild_embedded"),
+    rebuild("projection_rebuild_mongodb"),
 ];
+
+const fn rebuild(name: &'static str) -> Scenario {
+    Scenario {
+        name,
+        about: "views folded from 1,000,000 log entries, and the peak memory",
+        measure: Measure::Rebuild { memory: 1.1 },
+        unit: EVENTS,
+        bar: Some(50_000.0),
+    }
+}
 
 /// The scenario of a name.
 pub(crate) fn named(name: &str) -> Option<&'static Scenario> {

@@ -214,6 +214,10 @@ impl<P: Projection> Leading<'_, P> {
             let builds = self
                 .persist(|| ledger.change(|builds| Ok(builds.swapped(build))))
                 .await?;
+            if builds.live == Some(build) {
+                // Before anybody is told: whoever waits for the swap sees no progress of it any more.
+                self.hide_progress();
+            }
             shared.note(builds);
             shared.wake.notify_one();
             if !self.is_live() {
@@ -222,14 +226,19 @@ impl<P: Projection> Leading<'_, P> {
             }
             tracing::info!(projection = %shared.name, %build, "views are in use");
         }
+        self.hide_progress();
         self.at_work();
-        shared.progress.send_if_modified(|progress| {
+        Ok(())
+    }
+
+    fn hide_progress(&self) {
+        let build = self.runner.build;
+        self.runner.shared.progress.send_if_modified(|progress| {
             let is_this = progress.is_some_and(|progress| progress.build == build);
             if is_this {
                 *progress = None;
             }
             is_this
         });
-        Ok(())
     }
 }

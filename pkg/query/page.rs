@@ -141,3 +141,38 @@ impl<T> Paged<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_make_no_sense_are_refused() {
+        for (page, limit, word) in [
+            (0, 20, "page"),
+            (1, 0, "limit"),
+            (1, 1_001, "1000"),
+            (1, u64::MAX, "1000"),
+        ] {
+            let error = PageRequest::new(page, limit).checked().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        PageRequest::new(u64::MAX, 1_000).checked().unwrap();
+        let limits = PageLimits { max_limit: 10 };
+        assert!(PageRequest::new(1, 11).within(limits).is_err());
+        PageRequest::new(1, 10).within(limits).unwrap();
+    }
+
+    #[test]
+    fn totals_become_pages() {
+        let pages =
+            |total, limit| Paged::<()>::new(Vec::new(), PageRequest::new(1, limit), total).pages;
+        assert_eq!(
+            [pages(0, 10), pages(1, 10), pages(10, 10), pages(11, 10)],
+            [0, 1, 1, 2]
+        );
+        assert_eq!(pages(u64::MAX, 1), u64::MAX);
+        assert_eq!(PageRequest::new(u64::MAX, 1_000).skip(), u64::MAX);
+    }
+}

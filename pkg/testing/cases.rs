@@ -368,6 +368,42 @@ macro_rules! conformance {
                 core following_while_writers_write_leaves_nothing_out,
                 core a_tail_that_is_not_polled_holds_up_nobody,
             }
+            [cqrs::projections] {
+                core a_projection_keeps_up_with_writers,
+                core a_projection_continues_at_its_checkpoint,
+                core what_is_repeated_counts_once,
+                core one_projection_of_a_name_runs,
+                core a_dead_owner_is_replaced,
+                core ones_own_writes_are_read,
+                core what_makes_no_sense_is_refused,
+                core views_that_do_not_fit_in_memory_are_read_again,
+            }
+            [cqrs::letters] {
+                core a_failing_event_waits_in_the_dead_letters,
+                core a_failing_event_can_be_discarded,
+                core parked_documents_survive_a_takeover,
+                core too_many_parked_documents_stop_it,
+                core events_come_in_the_form_that_the_code_knows,
+                core a_view_that_cannot_be_stored_costs_its_event,
+            }
+            [cqrs::rebuilds] {
+                core views_are_rebuilt_while_writers_write,
+                core newer_code_takes_over_when_its_views_are_complete,
+                core incomplete_views_do_not_take_over,
+                core a_rebuild_survives_its_process,
+            }
+            [cqrs::targets] {
+                core a_target_that_is_down_loses_nothing,
+                core views_written_elsewhere_are_read_again,
+                core views_may_be_kept_in_another_storage,
+                core a_store_that_fails_now_and_then_loses_nothing,
+            }
+            [cqrs::queries] {
+                core matches_are_counted,
+                core pages_know_their_total,
+                core views_are_paged,
+                core queries_have_one_handler_each,
+            }
             [log] {
                 core entries_say_what_happened,
                 core every_hundredth_version_holds_the_whole_document,

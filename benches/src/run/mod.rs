@@ -3,6 +3,7 @@
 mod buses;
 mod embedded;
 mod mongo;
+mod rebuild;
 mod waiting;
 
 use std::path::PathBuf;
@@ -100,6 +101,8 @@ impl Bench {
             "publish_path_redis" => buses::publish_path_redis(&plan).await,
             "publish_path_nats" => buses::publish_path_nats(&plan).await,
             "stalled_bus_memory" => self.stalled_bus(&plan).await,
+            "projection_rebuild_embedded" => rebuild::embedded(&plan).await,
+            "projection_rebuild_mongodb" => self.rebuild_mongodb(&plan).await,
             other => bail!("{other} is listed and does not exist"),
         }
     }

@@ -3,4 +3,10 @@
 pub mod account;
 pub mod aggregates;
 pub mod commands;
+pub mod letters;
+pub mod projections;
+pub mod queries;
+pub mod rebuilds;
 pub mod sourced;
+mod support;
+pub mod targets;
