@@ -43,6 +43,22 @@ impl DecideContext {
         }
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn of_test(
+        (collection, id): (&str, DocumentId),
+        (version, next): (Option<Version>, Version),
+        now: DateTime,
+        (metadata, command_id): (Metadata, Option<String>),
+    ) -> Self {
+        Self {
+            version,
+            next,
+            metadata,
+            command_id,
+            ..Self::for_test(collection, id, now)
+        }
+    }
+
     /// The same with an aggregate at this version.
     #[must_use]
     pub fn at_version(mut self, version: impl Into<Version>) -> Self {

@@ -4,6 +4,7 @@ use std::any::type_name;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Aggregate;
@@ -105,9 +106,7 @@ impl<A: Aggregate> EventCodec<A> {
             ));
         }
         let parts = event.into_parts();
-        let mut tagged = serde_json::Map::with_capacity(1);
-        tagged.insert(parts.event_type.to_string(), parts.data);
-        serde_json::from_value(Value::Object(tagged)).map_err(|e| {
+        read(&parts.event_type, parts.data).map_err(|e| {
             Error::new(
                 ErrorKind::Serialization,
                 format!(
@@ -121,4 +120,26 @@ impl<A: Aggregate> EventCodec<A> {
             .with_source(e)
         })
     }
+}
+
+/// The event as it reads back from the log.
+#[cfg(feature = "testing")]
+pub(crate) fn read_back<A: Aggregate>(event: &A::Event) -> Result<A::Event> {
+    let logged = EventCodec::<A>::new().encode(event)?;
+    let data = logged.data().cloned().unwrap_or_default();
+    read(logged.event_type(), data).map_err(|e| {
+        let what = format!(
+            "{} of {} does not read back as it is written",
+            logged.event_type(),
+            A::TYPE
+        );
+        Error::new(ErrorKind::Serialization, what).with_source(e)
+    })
+}
+
+/// Reads the variant of this name.
+fn read<E: DeserializeOwned>(name: &str, data: Value) -> serde_json::Result<E> {
+    let mut tagged = serde_json::Map::with_capacity(1);
+    tagged.insert(name.to_owned(), data);
+    serde_json::from_value(Value::Object(tagged))
 }

@@ -25,6 +25,8 @@ mod verify;
 
 pub use context::DecideContext;
 pub use contract::Aggregate;
+#[cfg(feature = "testing")]
+pub(crate) use events::read_back;
 pub use factory::{AggregateFactory, AnyRepository};
 pub use inline::InlineProjection;
 pub use options::CommandOptions;

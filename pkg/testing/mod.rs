@@ -28,10 +28,12 @@
     reason = "a case fails by panicking"
 )]
 
+mod aggregate;
 pub mod backend;
 pub mod bus;
 mod cases;
 mod check;
+mod clock;
 pub mod cqrs;
 mod faults;
 pub mod history;
@@ -52,8 +54,10 @@ use crate::document::DocumentKey;
 use crate::error::Result;
 use crate::storage::backend::Backend;
 
+pub use aggregate::{AggregateTest, Checked, Decided};
 pub use cases::CASES;
 pub use check::{CheckedLog, check_log};
+pub use clock::FixedClock;
 pub use faults::{Fault, FaultyBackend};
 pub use saga::SagaTest;
 pub use support::{contract_writer, eventually, foreign, load_raw, open, open_with};

@@ -34,6 +34,7 @@
 mod dedupe;
 #[cfg(test)]
 mod tests;
+mod upcast;
 
 use async_trait::async_trait;
 
@@ -44,6 +45,7 @@ use crate::middleware::Endpoint;
 
 pub use crate::middleware::{Middleware, Next, Timeout, Tracing};
 pub use dedupe::Dedupe;
+pub use upcast::Upcast;
 
 #[async_trait]
 impl<H: EventHandler> Endpoint for H {

@@ -1,5 +1,6 @@
 mod timeout;
 mod tracing;
+mod upcast;
 
 use std::sync::{Arc, Mutex};
 
