@@ -1,7 +1,10 @@
 //! What the examples share: options on the command line, and how they print.
+#![allow(dead_code, reason = "each example uses its own part")]
 
 use nodestorage::command::CommandResult;
-use nodestorage::{Storage, StorageBuilder};
+use nodestorage::{Event, Storage, StorageBuilder};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 
 /// A storage and a bus as the command line names them: in memory, unless it says otherwise.
 pub(crate) fn builder() -> StorageBuilder {
@@ -35,4 +38,9 @@ pub(crate) fn summary(result: &CommandResult) -> String {
         result.document(),
         result.version()
     )
+}
+
+/// An event as a variant of its enum: the bus and the log carry the variant's name, and its data as JSON.
+pub(crate) fn typed<E: DeserializeOwned>(event: &Event) -> Result<E, serde_json::Error> {
+    serde_json::from_value(json!({ event.event_type(): event.data() }))
 }

@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 use commands::UserCommand;
 use common::{builder, heading, summary};
-use queries::{GetUsers, UserQueries};
+use queries::{GetUser, GetUsers, queries};
 use user::User;
 
 #[tokio::main]
@@ -50,7 +50,7 @@ async fn main() -> Result<(), BoxError> {
         .await?;
     let users = Repository::<User>::new(&storage);
     let dispatcher = Dispatcher::builder().aggregate(users.clone())?.build();
-    let queries = UserQueries::new(&storage);
+    let queries = queries(&storage)?;
 
     heading("Create a user");
     // By name and with JSON, as a command arrives over HTTP or from a queue.
@@ -116,7 +116,10 @@ async fn main() -> Result<(), BoxError> {
         dispatcher.send(id, create).await?;
         println!("{}", welcomes.recv().await.ok_or("no welcome")?);
     }
-    if let Some(user) = queries.get_user("user123").await? {
+    let user123 = || GetUser {
+        id: "user123".into(),
+    };
+    if let Some(user) = queries.ask(user123()).await? {
         println!("user123 is {} <{}>", user.name, user.email);
     }
     let asked = [
@@ -129,7 +132,7 @@ async fn main() -> Result<(), BoxError> {
         ("the second page of two", GetUsers::new().page(2, 2)),
     ];
     for (what, query) in asked {
-        let page = queries.get_users(query).await?;
+        let page = queries.ask(query).await?;
         let names: Vec<_> = page.items.iter().map(|user| user.name.as_str()).collect();
         println!("{what}: {} (of {})", names.join(", "), page.total);
     }
@@ -137,7 +140,7 @@ async fn main() -> Result<(), BoxError> {
     heading("Delete it");
     let deleted = dispatcher.send("user123", UserCommand::DeleteUser).await?;
     println!("{}", summary(&deleted));
-    let found = queries.get_user("user123").await?;
+    let found = queries.ask(user123()).await?;
     println!("found: {}", found.is_some());
 
     heading("Travel back in time");

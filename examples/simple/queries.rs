@@ -1,7 +1,18 @@
-use nodestorage::query::{PageRequest, Paged};
-use nodestorage::{Collection, Order, Query, Result, Storage, Stored};
+use nodestorage::error::BoxError;
+use nodestorage::query::{PageRequest, Paged, Query, QueryDispatcher, QueryHandler};
+use nodestorage::{Collection, Order, Result, Storage, Stored};
 
 use crate::user::User;
+
+/// Who is this?
+#[derive(Debug)]
+pub(crate) struct GetUser {
+    pub(crate) id: String,
+}
+
+impl Query for GetUser {
+    type Output = Option<Stored<User>>;
+}
 
 /// All users whose name and e-mail address contain these texts, a page of them, by name.
 #[derive(Debug, Default)]
@@ -32,37 +43,40 @@ impl GetUsers {
     }
 }
 
-/// Answers questions about users from the stored documents: each is the state of its user.
-pub(crate) struct UserQueries {
-    users: Collection<User>,
+impl Query for GetUsers {
+    type Output = Paged<Stored<User>>;
 }
 
-impl UserQueries {
-    pub(crate) fn new(storage: &Storage) -> Self {
-        Self {
-            users: storage.collection("users"),
-        }
-    }
+/// Answers from the stored documents: each is the state of its user.
+#[derive(Clone)]
+struct Users(Collection<User>);
 
-    pub(crate) async fn get_user(&self, id: &str) -> Result<Option<Stored<User>>> {
-        self.users.find(id).await
+impl QueryHandler<GetUser> for Users {
+    async fn handle(&self, query: GetUser) -> Result<Option<Stored<User>>, BoxError> {
+        Ok(self.0.find(query.id).await?)
     }
+}
 
-    pub(crate) async fn get_users(&self, asked: GetUsers) -> Result<Paged<Stored<User>>> {
-        let request = asked.page.checked()?;
+impl QueryHandler<GetUsers> for Users {
+    async fn handle(&self, query: GetUsers) -> Result<Paged<Stored<User>>, BoxError> {
         // A text may stand anywhere in a name, so that no index helps: every user is looked at.
-        let mut query = Query::new().allow_scan();
-        if let Some(name) = asked.name {
-            query = query.contains("name", name);
+        let mut wanted = nodestorage::Query::new().allow_scan();
+        if let Some(name) = query.name {
+            wanted = wanted.contains("name", name);
         }
-        if let Some(email) = asked.email {
-            query = query.contains("email", email);
+        if let Some(email) = query.email {
+            wanted = wanted.contains("email", email);
         }
-        let total = self.users.count(&query).await?;
-        let query = query
-            .sort("name", Order::Ascending)
-            .page(request.page, request.limit);
-        let users = self.users.find_many(&query).await?;
-        Ok(Paged::new(users, request, total))
+        let by_name = wanted.sort("name", Order::Ascending);
+        Ok(self.0.find_page(&by_name, query.page).await?)
     }
+}
+
+/// Knows who answers what.
+pub(crate) fn queries(storage: &Storage) -> Result<QueryDispatcher> {
+    let users = Users(storage.collection("users"));
+    Ok(QueryDispatcher::builder()
+        .handler::<GetUser, _>(users.clone())?
+        .handler::<GetUsers, _>(users)?
+        .build())
 }

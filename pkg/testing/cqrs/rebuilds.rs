@@ -85,7 +85,8 @@ pub async fn newer_code_takes_over_when_its_views_are_complete(store: &dyn TestS
     assert_lists(&old, "a", 7).await;
     old.shutdown().await;
     eventually("the older views are removed", async || {
-        let old = storage.backend().count("listing_v1", &Query::new());
+        let all = Query::new();
+        let old = storage.backend().count("listing_v1", &all);
         old.await.unwrap() == 0
     })
     .await;
