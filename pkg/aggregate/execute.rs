@@ -83,7 +83,11 @@ impl<A: Aggregate> Repository<A> {
             looks += 1;
             let done = match self.sourced {
                 false => task.on_document(options.clone()).await,
-                true => task.on_events(&options).await,
+                true => {
+                    // One after the other: whoever replays while others add loses to them.
+                    let _turn = self.storage.line_up(&key).await;
+                    task.on_events(&options).await
+                }
             };
             let error = match done {
                 Ok(change) => return Ok(CommandResult::now(change)),
@@ -199,7 +203,7 @@ impl<A: Aggregate> Task<'_, A> {
     ) -> Result<Change<A>, UpdateError<Refusal<A::Error>>> {
         let update = |state: Option<A>, ctx: &mut UpdateContext| {
             // What was in the way may have been the same command.
-            if self.command_id.is_some() && ctx.attempt() > 1 {
+            if self.command_id.is_some() && ctx.conflicts() > 0 {
                 return Err(Refusal::Again);
             }
             self.run(state, ctx)

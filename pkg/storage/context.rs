@@ -70,6 +70,8 @@ pub struct UpdateContext {
     /// The version that the change will have.
     next: Version,
     attempt: u32,
+    /// How often this call lost to another writer so far.
+    conflicts: u32,
     collected: Arc<Mutex<Collected>>,
 }
 
@@ -118,7 +120,7 @@ impl UpdateContext {
     pub(super) fn new(
         key: DocumentKey,
         (version, next): (Option<Version>, Version),
-        attempt: u32,
+        (attempt, conflicts): (u32, u32),
         metadata: Metadata,
     ) -> Self {
         let collected = Collected {
@@ -130,6 +132,7 @@ impl UpdateContext {
             version,
             next,
             attempt,
+            conflicts,
             collected: Arc::new(Mutex::new(collected)),
         }
     }
@@ -163,6 +166,11 @@ impl UpdateContext {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
+    }
+
+    /// How often a commit of this call was refused because of another writer, or of a record that was there.
+    pub(crate) fn conflicts(&self) -> u32 {
+        self.conflicts
     }
 
     /// Adds an event to the change; it follows those of the mapper. An update that emits is a version

@@ -40,7 +40,7 @@ use tokio::sync::OnceCell;
 
 use self::backend::{Backend, Loaded, Position};
 use self::engine::Engine;
-use self::turns::Turns;
+use self::turns::{Turn, Turns};
 use self::update::{Ran, Update};
 use crate::clock::Clock;
 use crate::document::{DocumentId, DocumentKey, validate_collection_name};
@@ -84,6 +84,8 @@ pub(crate) struct Parts {
 pub(crate) struct Inner {
     engine: Engine,
     turns: Arc<Turns>,
+    /// Those of who replays events before an update, which the update's own turns know nothing of.
+    replays: Arc<Turns>,
     /// What lanes of streams are opened with.
     streams: Arc<CollectionSpec>,
     options: Parts,
@@ -102,6 +104,7 @@ impl Storage {
                 engine: Engine::new(Arc::clone(&parts.backend), parts.commits.clone()),
                 streams: Arc::new(CollectionSpec::new(stream::STREAMS)),
                 turns: Arc::default(),
+                replays: Arc::default(),
                 opened: Mutex::default(),
                 delivery: OnceLock::new(),
                 committed: AtomicU64::new(0),
@@ -142,6 +145,11 @@ impl Storage {
     #[must_use]
     pub fn backend(&self) -> &Arc<dyn Backend> {
         self.inner.backend()
+    }
+
+    /// Lines up for a document whose state is replayed before it is updated; a hint, as all turns are.
+    pub(crate) async fn line_up(&self, key: &DocumentKey) -> Turn {
+        self.inner.replays.take(key).await
     }
 
     /// The time that events carry.

@@ -37,6 +37,7 @@ pub(super) struct Update<'a> {
     /// is committed.
     awaits: bool,
     runs: u32,
+    conflicts: u32,
     misses: u32,
     /// What the next run starts from, if that is settled already.
     next: Option<(LaneUse, View)>,
@@ -92,6 +93,7 @@ impl<'a> Update<'a> {
             attempts,
             awaits,
             runs: 0,
+            conflicts: 0,
             misses: 0,
             next: None,
             _place: place,
@@ -119,7 +121,7 @@ impl<'a> Update<'a> {
                     let context = UpdateContext::new(
                         self.key.clone(),
                         (view.base.version, view.base.next),
-                        self.runs,
+                        (self.runs, self.conflicts),
                         self.options.metadata.clone(),
                     );
                     let run = Run {
@@ -306,6 +308,7 @@ impl<'a> Update<'a> {
             }
             Some(Answer::Again { own: true, source }) => {
                 super::engine::meter::conflict();
+                self.conflicts += 1;
                 self.attempts.after_conflict(source).await?;
                 Ok(Ran::Again)
             }

@@ -137,6 +137,7 @@ macro_rules! conformance {
                 core malformed_commands_name_the_field,
                 core typed_and_named_commands_do_the_same,
                 core a_command_id_runs_once,
+                core many_command_ids_on_one_aggregate,
                 durable a_command_id_is_remembered_after_a_restart,
                 core middleware_surrounds_commands,
                 core handlers_of_the_applications_own,

@@ -289,7 +289,7 @@ impl Transaction {
             let before = value.as_ref().map(|value| codec.encode(value));
             let before = before.transpose()?;
             let mut context =
-                UpdateContext::new(key.clone(), (base.version, base.next), run, metadata);
+                UpdateContext::new(key.clone(), (base.version, base.next), (run, 0), metadata);
             let after = f(value, &mut context).into_result()?;
             let (after, changed) = decide(codec, &base, before.as_ref(), after)?;
             let collected = context.take();

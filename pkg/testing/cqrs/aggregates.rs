@@ -159,7 +159,7 @@ pub async fn a_state_that_parts_from_its_events_is_found(store: &dyn TestStore) 
 /// Commands on one aggregate from many tasks are all carried out, each on the state it was decided on.
 pub async fn conflicting_commands_are_decided_again(store: &dyn TestStore) {
     let storage = open(store).await;
-    for (name, tasks, accounts) in [("a", 64, 0), ("b", 8, 1)]
+    for (name, tasks, accounts) in [("a", 64, 0), ("b", 64, 1)]
         .map(|(name, tasks, index)| (name, tasks, both(&storage)[index].clone()))
     {
         run(&accounts, name, opening("Kim", 10)).await.unwrap();

@@ -206,6 +206,32 @@ pub async fn a_command_id_runs_once(store: &dyn TestStore) {
     }
 }
 
+/// Many commands with ids of their own on one aggregate all run, once each.
+pub async fn many_command_ids_on_one_aggregate(store: &dyn TestStore) {
+    let storage = open(store).await;
+    for (name, accounts) in ["a", "b"].into_iter().zip(both(&storage)) {
+        let dispatcher = Dispatcher::builder()
+            .aggregate(accounts.clone())
+            .unwrap()
+            .build();
+        dispatcher.send(name, opening("Kim", 0)).await.unwrap();
+        let sent = (0..128).map(|number| {
+            let dispatcher = dispatcher.clone();
+            tokio::spawn(async move {
+                // Each id twice.
+                let id = format!("{name}-{}", number / 2);
+                let options = CommandOptions::new().with_command_id(id);
+                dispatcher.send_with(name, deposit(1), options).await
+            })
+        });
+        let done = futures_util::future::try_join_all(sent).await.unwrap();
+        let done: Vec<_> = done.into_iter().collect::<Result<_, _>>().unwrap();
+        assert_eq!(done.iter().filter(|done| done.is_duplicate()).count(), 64);
+        let account = accounts.load(name).await.unwrap();
+        assert_eq!((account.balance, account.version().get()), (64, 65));
+    }
+}
+
 /// Command ids are remembered after a restart.
 pub async fn a_command_id_is_remembered_after_a_restart(store: &dyn TestStore) {
     let storage = open(store).await;
