@@ -97,4 +97,10 @@ mod documents {
     struct Guarantees;
     #[doc = include_str!("../docs/architecture.md")]
     struct Architecture;
+    #[doc = include_str!("../docs/patterns/notification_pattern.md")]
+    struct Notifications;
+    #[doc = include_str!("../docs/patterns/optimistic_concurrency.md")]
+    struct OptimisticConcurrency;
+    #[doc = include_str!("../docs/patterns/schema_evolution.md")]
+    struct SchemaEvolution;
 }

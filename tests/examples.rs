@@ -130,6 +130,22 @@ fn tells_its_story_on_servers(name: &str, bus: &str, story: &str) {
     tells_its_story(command, story);
 }
 
+#[test]
+fn beginners_see_what_the_tutorial_says() {
+    tells_its_story(
+        example("beginners"),
+        "\
+books/book-1 is at version 1
+BookLent {\"to\":\"Kim\"}
+not now: Kim has it
+Kim has The Vegetarian
+book-1 is back from Kim
+at version 2 it was with Some(\"Kim\")
+at version 3 it is with None
+",
+    );
+}
+
 const SIMPLE: &str = include_str!("../examples/simple/output.txt");
 const BANK: &str = include_str!("../examples/bank/output.txt");
 const CHAT: &str = include_str!("../examples/chat/output.txt");

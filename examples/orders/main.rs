@@ -19,6 +19,7 @@ mod common;
 mod events;
 mod order;
 mod queries;
+mod show;
 mod view;
 
 use std::time::Duration;
@@ -28,8 +29,8 @@ use nodestorage::bus::Subscription;
 use nodestorage::command::{CommandOptions, Dispatcher};
 use nodestorage::error::BoxError;
 use nodestorage::projection::ProjectionOptions;
-use nodestorage::query::{PageRequest, Paged};
-use nodestorage::{DocumentKey, Event, Index, RetryPolicy, Stored};
+use nodestorage::query::PageRequest;
+use nodestorage::{DocumentKey, Event, Index, RetryPolicy};
 use tokio::sync::mpsc;
 
 use clock::StoryClock;
@@ -38,7 +39,8 @@ use common::{builder, heading, summary};
 use events::ShippingAddress;
 use order::{Order, OrderStatus};
 use queries::{GetOrder, GetOrdersByStatus, GetUserOrders, queries};
-use view::{Couriers, OrderView, OrderViews};
+use show::{line, print_page};
+use view::{Couriers, OrderViews};
 
 /// How long to wait for the views: a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -285,28 +287,4 @@ fn create(user: &str, item: NewItem) -> OrderCommand {
             country: "South Korea".into(),
         },
     }
-}
-
-fn print_page(what: &str, page: Paged<Stored<OrderView>>) {
-    println!(
-        "{what}: page {} of {}, {} orders",
-        page.page, page.pages, page.total
-    );
-    for order in &page.items {
-        println!("  {}", line(order));
-    }
-}
-
-fn line(order: &Stored<OrderView>) -> String {
-    let at = order.created_at.try_to_rfc3339_string().unwrap_or_default();
-    let courier = order
-        .courier
-        .as_deref()
-        .map_or(String::new(), |name| format!(", by {name}"));
-    format!(
-        "{} {at} {} {} cents{courier}",
-        order.id(),
-        order.status,
-        order.total_amount
-    )
 }
