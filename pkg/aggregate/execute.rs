@@ -73,6 +73,16 @@ impl<A: Aggregate> Repository<A> {
             command_id: command_id.as_deref(),
             now: self.storage.now(),
         };
+        // Two deliveries of one command in one batch would only make it fail. A collection of this name
+        // cannot be opened.
+        let _once = match task.command_id {
+            Some(id) => Some(
+                self.storage
+                    .line_up(&DocumentKey::new("nodestorage.commands", id))
+                    .await,
+            ),
+            None => None,
+        };
         let mut looks = 0;
         loop {
             if let Some(id) = task.command_id

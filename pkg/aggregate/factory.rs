@@ -71,6 +71,18 @@ impl AggregateFactory {
 }
 
 /// A repository whose type is not known at compile time: states are JSON.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::{DocumentId, Result};
+/// # use nodestorage::aggregate::AnyRepository;
+/// # async fn example(repository: &dyn AnyRepository) -> Result<()> {
+/// if let Some(state) = repository.find(&DocumentId::from("ACC-001")).await? {
+///     println!("{} {}: {}", repository.type_name(), state.id(), *state);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait AnyRepository: Debug + Send + Sync {
     /// The aggregate's name.

@@ -8,6 +8,18 @@ use crate::event::Event;
 use crate::storage::Change;
 
 /// What a command did: the aggregate's version afterwards, and the events.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::command::{CommandError, Command, Dispatcher};
+/// # async fn example(dispatcher: Dispatcher, command: Command) -> Result<(), CommandError> {
+/// let result = dispatcher.dispatch(command).await?;
+/// for event in result.events() {
+///     println!("{} made version {}", event.event_type(), result.version());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct CommandResult {
     done: Done,
 }

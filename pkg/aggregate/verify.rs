@@ -4,6 +4,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Stored;
 
 /// Whether an aggregate's stored state is what its events lead to.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::Result;
+/// # use nodestorage::aggregate::{Aggregate, Repository};
+/// # async fn example<Account: Aggregate>(accounts: Repository<Account>) -> Result<()> {
+/// let verified = accounts.verify("ACC-001").await?;
+/// if let Some(path) = &verified.difference {
+///     println!("version {} differs from its events at {path:?}", verified.version);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verification {

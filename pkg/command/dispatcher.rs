@@ -49,6 +49,19 @@ pub struct Dispatcher {
 }
 
 /// Puts a [`Dispatcher`] together.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use nodestorage::command::{Dispatcher, Timeout, Tracing};
+///
+/// let builder = Dispatcher::builder()
+///     .with(Tracing::new())
+///     .with(Timeout::after(Duration::from_secs(5)));
+/// let dispatcher = builder.build();
+/// assert_eq!(dispatcher.commands().count(), 0);
+/// ```
 #[derive(Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct DispatcherBuilder {

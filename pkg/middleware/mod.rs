@@ -72,7 +72,27 @@ where
     }
 }
 
-/// Where a message ends up: what the innermost middleware surrounds.
+/// Where a message ends up: what the innermost middleware surrounds. Handlers of events are endpoints.
+///
+/// # Examples
+/// ```
+/// use async_trait::async_trait;
+/// use nodestorage::error::BoxError;
+/// use nodestorage::middleware::{Endpoint, Next};
+///
+/// struct Double;
+///
+/// #[async_trait]
+/// impl Endpoint<u32, u32> for Double {
+///     async fn call(&self, number: u32) -> Result<u32, BoxError> {
+///         Ok(2 * number)
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+/// assert_eq!(Next::new(&Double).run(21).await?, 42);
+/// # Ok(()) }
+/// ```
 #[async_trait]
 pub trait Endpoint<M = Event, R = ()>: Send + Sync
 where
@@ -87,6 +107,21 @@ where
 }
 
 /// What a middleware surrounds: the handler, with whatever middleware lies between.
+///
+/// # Examples
+/// ```
+/// use nodestorage::Event;
+/// use nodestorage::error::BoxError;
+/// use nodestorage::middleware::Next;
+///
+/// /// What a middleware may do: try once more.
+/// async fn twice(event: Event, next: Next<'_>) -> Result<(), BoxError> {
+///     match next.run(event.clone()).await {
+///         Ok(()) => Ok(()),
+///         Err(_) => next.run(event).await,
+///     }
+/// }
+/// ```
 pub struct Next<'a, M = Event, R = ()> {
     layers: &'a [Arc<dyn Middleware<M, R>>],
     endpoint: &'a dyn Endpoint<M, R>,

@@ -10,6 +10,17 @@ use crate::error::{BoxError, Error, ErrorKind};
 /// is a failure of kind [`Timeout`](ErrorKind::Timeout).
 ///
 /// What blocks its thread reaches no `await` and cannot be stopped.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+///
+/// use nodestorage::command::Dispatcher;
+/// use nodestorage::middleware::Timeout;
+///
+/// let dispatcher = Dispatcher::builder().with(Timeout::after(Duration::from_secs(5))).build();
+/// # let _ = dispatcher;
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Timeout {
     limit: Duration,

@@ -19,6 +19,17 @@ use crate::error::BoxError;
 ///
 /// A layer that exports spans links them to the trace that caused the change by `traceparent`, in the
 /// form of W3C Trace Context.
+///
+/// # Examples
+/// ```
+/// use nodestorage::Event;
+/// use nodestorage::bus::EventHandlerExt;
+/// use nodestorage::middleware::Tracing;
+///
+/// let handler = |event: Event| async move { println!("{}", event.event_type()) };
+/// let handler = handler.with(Tracing::new());
+/// # let _ = handler;
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tracing;
 
@@ -30,7 +41,16 @@ impl Tracing {
     }
 }
 
-/// A message that can say what it is in spans and errors, without its payload.
+/// A message that can say what it is in spans and errors, without its payload. Events and commands can.
+///
+/// # Examples
+/// ```
+/// use nodestorage::middleware::Traced;
+///
+/// fn what_hangs(message: &impl Traced) -> String {
+///     format!("{} is not done yet", message.label())
+/// }
+/// ```
 pub trait Traced {
     /// The span in which it is handled, with an empty field `outcome`.
     fn span(&self) -> Span;

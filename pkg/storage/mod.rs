@@ -32,6 +32,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf};
 use serde::Serialize;
@@ -61,6 +62,10 @@ pub use retry::RetryPolicy;
 pub use stream::Appended;
 pub use transaction::Transaction;
 
+/// A command reads and commits while it has its turn; one that takes longer than this is stuck, or the
+/// database is.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Documents whose every change becomes events. Cheap to clone; all clones are one storage.
 ///
 /// Made by [`Storage::builder`].
@@ -84,8 +89,9 @@ pub(crate) struct Parts {
 pub(crate) struct Inner {
     engine: Engine,
     turns: Arc<Turns>,
-    /// Those of who replays events before an update, which the update's own turns know nothing of.
-    replays: Arc<Turns>,
+    /// Those of commands, which take longer than an update: of the same id, and on aggregates whose events
+    /// are replayed before.
+    commands: Arc<Turns>,
     /// What lanes of streams are opened with.
     streams: Arc<CollectionSpec>,
     options: Parts,
@@ -104,7 +110,7 @@ impl Storage {
                 engine: Engine::new(Arc::clone(&parts.backend), parts.commits.clone()),
                 streams: Arc::new(CollectionSpec::new(stream::STREAMS)),
                 turns: Arc::default(),
-                replays: Arc::default(),
+                commands: Arc::new(Turns::with_patience(COMMAND_PATIENCE)),
                 opened: Mutex::default(),
                 delivery: OnceLock::new(),
                 committed: AtomicU64::new(0),
@@ -147,9 +153,9 @@ impl Storage {
         self.inner.backend()
     }
 
-    /// Lines up for a document whose state is replayed before it is updated; a hint, as all turns are.
+    /// Lines up with other commands for a key; a hint, as all turns are.
     pub(crate) async fn line_up(&self, key: &DocumentKey) -> Turn {
-        self.inner.replays.take(key).await
+        self.inner.commands.take(key).await
     }
 
     /// The time that events carry.

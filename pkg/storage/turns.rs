@@ -5,7 +5,7 @@
 //! handing in a result, a closure that awaits or a transaction, could lose for ever against those that
 //! do not; so after losing once it lines up for its document, and while there is a line everybody
 //! lines up. A turn is a hint and no lock: correctness comes from the version check alone. Whoever has kept a turn to
-//! himself for [`PATIENCE`] loses it to the next in line, so an update that is never polled again (held in
+//! himself for [`PATIENCE`], or as long as those turns last, loses it to the next in line, so an update that is never polled again (held in
 //! a `select!`, say) holds up nobody for longer. Time that the engine's own tasks spend on reading and
 //! committing does not count: they come to an end by themselves, and under load, when they take long,
 //! handing on turns would make everybody collide.
@@ -22,9 +22,16 @@ use crate::document::DocumentKey;
 /// A closure takes microseconds; this is more than a task waits to be polled on a busy machine.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turns {
     lines: Mutex<HashMap<DocumentKey, Line>>,
+    patience: Duration,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self::with_patience(PATIENCE)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +51,13 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
+    pub(crate) fn with_patience(patience: Duration) -> Self {
+        Self {
+            lines: Mutex::default(),
+            patience,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<DocumentKey, Line>> {
         // No code panics while holding the lock; the map is consistent even if it did.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,10 +133,10 @@ impl Turn {
                     return;
                 };
                 let now = Instant::now();
-                line.advance(now);
+                line.advance(now, self.turns.patience);
                 match line.holder {
                     Some((ticket, since)) if ticket != self.ticket => {
-                        since.unwrap_or(now) + PATIENCE
+                        since.unwrap_or(now) + self.turns.patience
                     }
                     _ => return,
                 }
@@ -135,10 +149,10 @@ impl Turn {
 
 impl Line {
     /// Hands the turn on if nobody has it or the holder is overdue.
-    fn advance(&mut self, now: Instant) {
+    fn advance(&mut self, now: Instant, patience: Duration) {
         let free = self
             .holder
-            .is_none_or(|(_, since)| since.is_some_and(|s| now.duration_since(s) >= PATIENCE));
+            .is_none_or(|(_, since)| since.is_some_and(|s| now.duration_since(s) >= patience));
         if free {
             self.holder = self.waiting.pop_front().map(|(ticket, wake)| {
                 wake.notify_one();
@@ -162,7 +176,7 @@ impl Drop for Turn {
         if line.is_held_by(self.ticket) {
             line.holder = None;
         }
-        line.advance(Instant::now());
+        line.advance(Instant::now(), self.turns.patience);
         if line.holder.is_none() && line.waiting.is_empty() {
             lines.remove(&self.key);
         }
