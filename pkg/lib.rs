@@ -39,6 +39,8 @@
 //! | decide which events a change becomes | [`EventMapper`], [`DefaultEventMapper`] |
 //! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
+//! | read in another form than one writes | [`projection`] |
+//! | answer questions, page by page | [`query`] |
 //! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
 //! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
 //!
@@ -103,4 +105,6 @@ mod documents {
     struct OptimisticConcurrency;
     #[doc = include_str!("../docs/patterns/schema_evolution.md")]
     struct SchemaEvolution;
+    #[doc = include_str!("../docs/projections.md")]
+    struct Projections;
 }

@@ -256,3 +256,93 @@ fn encode<V: Serialize>(key: &DocumentId, view: &V) -> Result<RawDocumentBuf> {
     crate::document::validate(&encoded).map_err(|e| e.context(key))?;
     Ok(encoded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{DocumentKey, Version};
+    use crate::event::{Event, EventId, EventParts, Metadata};
+    use bson::doc;
+
+    fn seen(version: u64) -> Seen {
+        let document = DocumentKey::new("docs", 1);
+        let event = Event::from_parts(EventParts {
+            id: EventId::derive(uuid::Uuid::nil(), &document, Version::new(version), 0),
+            event_type: "Changed".into(),
+            aggregate_type: "Doc".into(),
+            document,
+            version: Version::new(version),
+            index: 0,
+            time: bson::DateTime::from_millis(0),
+            schema: 1,
+            data: serde_json::Value::Null,
+            metadata: Metadata::new(),
+        });
+        Seen::new(&event, 5)
+    }
+
+    fn store(cache: &mut Cache<bson::Document>) -> Vec<ViewWrite> {
+        let keys = cache.dirty(usize::MAX);
+        let writes: Vec<_> = keys
+            .iter()
+            .filter_map(|key| cache.write(key, 0, 600).unwrap())
+            .collect();
+        cache.stored(&writes);
+        writes
+    }
+
+    #[test]
+    fn views_are_written_once_and_name_what_they_replace() {
+        let mut cache = Cache::new(10, true);
+        let key = DocumentId::from(1);
+        cache.change(&key, Some(doc! { "n": 1 }), &seen(1), 10);
+        cache.change(&key, Some(doc! { "n": 2 }), &seen(2), 10);
+        let writes = store(&mut cache);
+        let [write] = &writes[..] else { panic!() };
+        assert_eq!((write.expected, write.view.revision), (None, 1));
+        assert!(store(&mut cache).is_empty());
+        cache.change(&key, None, &seen(3), 10);
+        let writes = store(&mut cache);
+        let [write] = &writes[..] else { panic!() };
+        assert_eq!((write.expected, write.replaces_view), (Some(1), true));
+        assert!(write.view.document.is_none() && !write.view.marks.is_empty());
+        cache.change(&key, Some(doc! { "n": 4 }), &seen(4), 10);
+        let writes = store(&mut cache);
+        assert_eq!(
+            (writes[0].expected, writes[0].replaces_view),
+            (Some(2), false)
+        );
+    }
+
+    #[test]
+    fn nothing_that_stays_nothing_is_not_written() {
+        let mut cache = Cache::<bson::Document>::new(10, true);
+        cache.change(&DocumentId::from(1), None, &seen(1), 10);
+        cache.skip(&DocumentId::from(1), &seen(2));
+        assert!(store(&mut cache).is_empty());
+    }
+
+    #[test]
+    fn the_older_half_goes_when_there_are_too_many_and_is_asked_for_again() {
+        let mut cache = Cache::new(100, true);
+        for key in 0..200_i64 {
+            let key = DocumentId::from(key);
+            assert!(cache.missing([&key].into_iter()).is_empty());
+            cache.change(&key, Some(doc! { "n": 1 }), &seen(1), 10);
+        }
+        assert!(cache.is_over_full());
+        cache.trim();
+        assert_eq!(cache.views.len(), 200, "what is not stored stays");
+        cache.complete = true;
+        store(&mut cache);
+        cache.trim();
+        assert!(cache.views.len() <= 100 && !cache.is_over_full());
+        let (old, new) = (DocumentId::from(0), DocumentId::from(199));
+        assert_eq!(
+            cache.missing([&old, &new].into_iter()),
+            std::slice::from_ref(&old)
+        );
+        let bytes: usize = cache.views.values().map(|cached| cached.bytes).sum();
+        assert_eq!(cache.bytes, bytes);
+    }
+}

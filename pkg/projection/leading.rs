@@ -295,6 +295,8 @@ impl<'a, P: Projection> Leading<'a, P> {
             for work in part {
                 if !self.holds(&work.document, work.version) {
                     self.fold_one(work).await?;
+                    // A fold may be slow, and the lease must not end meanwhile.
+                    self.lease.upkeep().await.map_err(lost)?;
                 }
             }
             if self.cache.is_over_full() {

@@ -20,6 +20,7 @@ mod cut_connections;
 mod fail_points;
 mod failover;
 mod file_bus;
+mod killed_projections;
 mod killed_relays;
 mod killed_workloads;
 mod load;
