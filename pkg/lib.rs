@@ -41,6 +41,7 @@
 //! | see the past | [`history`] |
 //! | read in another form than one writes | [`projection`] |
 //! | answer questions, page by page | [`query`] |
+//! | do work in several steps, and undo it | [`saga`] |
 //! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
 //! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
 //!
@@ -107,4 +108,6 @@ mod documents {
     struct SchemaEvolution;
     #[doc = include_str!("../docs/projections.md")]
     struct Projections;
+    #[doc = include_str!("../docs/patterns/saga.md")]
+    struct SagaPattern;
 }

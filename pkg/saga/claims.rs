@@ -27,7 +27,11 @@ pub(super) struct Claims {
 
 impl Claims {
     /// What a look found, earliest first.
-    pub(super) fn found(&mut self, sagas: impl IntoIterator<Item = (String, DateTime)>, now: DateTime) {
+    pub(super) fn found(
+        &mut self,
+        sagas: impl IntoIterator<Item = (String, DateTime)>,
+        now: DateTime,
+    ) {
         self.next_due = None;
         let at = Instant::now();
         self.parked.retain(|_, until| *until > at);
@@ -46,6 +50,11 @@ impl Claims {
     /// Something will be due then.
     pub(super) fn due(&mut self, due: DateTime) {
         self.next_due = Some(self.next_due.map_or(due, |next| next.min(due)));
+    }
+
+    /// Whether something is due by now.
+    pub(super) fn is_due(&self, now: DateTime) -> bool {
+        self.next_due.is_some_and(|due| due <= now)
     }
 
     /// The next in line, if fewer than so many are in work.

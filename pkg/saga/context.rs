@@ -33,6 +33,7 @@ pub(crate) struct Call {
     pub(crate) id: Arc<str>,
     pub(crate) step: Arc<str>,
     pub(crate) compensates: bool,
+    pub(crate) in_doubt: bool,
     pub(crate) attempt: u32,
     pub(crate) data: Bson,
     pub(crate) clock: Arc<dyn Clock>,
@@ -93,6 +94,13 @@ impl<D> StepContext<D> {
     #[must_use]
     pub fn is_compensation(&self) -> bool {
         self.0.call.compensates
+    }
+
+    /// In a compensation, whether the step failed without its being known whether it had its effect. False if
+    /// it was completed.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.call.in_doubt
     }
 
     /// The how-manieth attempt this is, from 1. One that was broken off by a crash does not count.

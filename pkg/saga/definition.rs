@@ -15,12 +15,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 
 /// The saga that an event starts: its id and its encoded data.
-pub(super) type StartRule = Arc<dyn Fn(&Event) -> Option<(String, Result<bson::Bson>)> + Send + Sync>;
+pub(super) type StartRule =
+    Arc<dyn Fn(&Event) -> Option<(String, Result<bson::Bson>)> + Send + Sync>;
 /// The saga that an event is a signal for.
 pub(super) type SignalRule = Arc<dyn Fn(&Event) -> Option<String> + Send + Sync>;
 
-/// The longest name of a saga or step, in bytes: it is part of ids that others store.
-const MAX_NAME_BYTES: usize = 128;
+/// The longest name of a saga or step, in bytes: effect ids, of which they are parts, must be command ids,
+/// which have at most 512.
+const MAX_NAME_BYTES: usize = 100;
 
 /// A saga's definition: its name, the type of its data, and its steps in order.
 ///
@@ -203,8 +205,8 @@ fn validate_name(what: &str, name: &str) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidName, what))
 }
 
-/// The longest id of a saga, in bytes: with the names it must fit into what stores take as a key.
-const MAX_ID_BYTES: usize = 512;
+/// The longest id of a saga, in bytes; see [`MAX_NAME_BYTES`].
+const MAX_ID_BYTES: usize = 256;
 
 pub(super) fn validate_id(saga: &str, id: &str) -> Result<()> {
     if !id.is_empty() && id.len() <= MAX_ID_BYTES && !id.chars().any(char::is_control) {

@@ -33,6 +33,8 @@ pub(crate) enum Left {
     Stopped,
     /// The lease may have ended.
     LeaseLost,
+    /// A later runner has written the saga.
+    Overtaken,
 }
 
 /// What an attempt came to.
@@ -65,8 +67,11 @@ impl<J: Journal> Driver<J> {
             None => return Ok(Left::Ended),
         };
         loop {
-            if self.journal.is_overtaken(&state) || self.validity.has_ended() {
+            if self.validity.has_ended() {
                 return Ok(Left::LeaseLost);
+            }
+            if self.journal.is_overtaken(&state) {
+                return Ok(Left::Overtaken);
             }
             if self.validity.stop.is_cancelled() {
                 return Ok(Left::Stopped);
@@ -107,6 +112,7 @@ impl<J: Journal> Driver<J> {
             id: state.id.as_str().into(),
             step: Arc::clone(&step.name),
             compensates,
+            in_doubt: compensates && state.is_in_doubt(),
             attempt: state.attempts.saturating_add(1),
             data: state.data.clone(),
             clock: Arc::clone(&self.clock),
@@ -245,7 +251,9 @@ fn unwritable(error: &Error) -> Error {
 
 /// How long it is until then; `None` when it has passed.
 pub(super) fn until(now: DateTime, then: DateTime) -> Option<Duration> {
-    let left = then.timestamp_millis().saturating_sub(now.timestamp_millis());
+    let left = then
+        .timestamp_millis()
+        .saturating_sub(now.timestamp_millis());
     u64::try_from(left)
         .ok()
         .filter(|left| *left > 0)

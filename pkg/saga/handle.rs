@@ -3,50 +3,24 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::Bson;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, OnceCell, broadcast};
 use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::data;
-use super::definition::{Definition, Saga, validate_id};
+use super::definition::Saga;
 use super::instance::SagaInstance;
-use super::journal::{Refused, emit, not_found, options};
+use super::journal::{emit, not_found, options};
 use super::options::SagaOptions;
+use super::outcome::{SignalOutcome, StartOutcome};
 use super::runner;
 use super::runner_handle::SagaRunner;
+use super::shared::Shared;
 use super::state::{SagaState, SagaStatus};
-use crate::document::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::json;
-use crate::storage::{
-    CollectionSpec, Index, Query, Storage, Stored, UpdateContext, UpdateError, UpdateOptions,
-};
-
-/// What starting a saga came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StartOutcome {
-    /// It was started.
-    Started,
-    /// It had been started before, with the same data.
-    Existing,
-}
-
-/// What became of a signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SignalOutcome {
-    /// A step was waiting for it.
-    Delivered,
-    /// It is kept until a step waits for it.
-    Kept,
-    /// One with the same id came before.
-    Repeated,
-    /// The saga has ended or is being compensated. It is not kept.
-    TooLate,
-}
+use crate::storage::{Query, Storage, Stored, UpdateContext};
 
 /// The sagas of one definition in one storage: starts them, hands signals to them, and tells how they are.
 /// Cheap to clone.
@@ -76,17 +50,6 @@ pub struct Sagas<D> {
     data: PhantomData<fn() -> D>,
 }
 
-/// What handles, runners and the subscription to events share.
-pub(super) struct Shared {
-    pub(super) storage: Storage,
-    pub(super) definition: Arc<Definition>,
-    /// Wakes a runner of this process.
-    pub(super) poke: Notify,
-    /// Tells who waits here which sagas a runner of this process has left for good.
-    pub(super) ended: broadcast::Sender<Arc<str>>,
-    opened: OnceCell<()>,
-}
-
 impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
     /// The sagas of this definition. Reads and writes nothing yet.
     ///
@@ -94,16 +57,8 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
     /// `InvalidName` for names that are none, `InvalidConfig` for a definition without steps, or with two of
     /// one name.
     pub fn new(storage: &Storage, saga: Saga<D>) -> Result<Self> {
-        /// A waiter that missed so many looks for itself.
-        const ENDED: usize = 256;
         Ok(Self {
-            shared: Arc::new(Shared {
-                storage: storage.clone(),
-                definition: Arc::new(saga.into_definition()?),
-                poke: Notify::new(),
-                ended: broadcast::Sender::new(ENDED),
-                opened: OnceCell::new(),
-            }),
+            shared: Arc::new(Shared::new(storage, saga.into_definition()?)),
             data: PhantomData,
         })
     }
@@ -204,7 +159,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
         }
     }
 
-    /// Sets a stuck saga going again where it was, with all its attempts anew.
+    /// Sets a stuck saga going again where it was, with all its attempts and all its time anew.
     ///
     /// # Errors
     /// `NotFound` if there is no saga of that id, `InvalidConfig` if it is not stuck, and those of
@@ -219,11 +174,13 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
                 let what = format!("saga {name}/{id} is {}, not stuck", state.status);
                 return Err(Error::new(ErrorKind::InvalidConfig, what));
             }
-            state.unstick(now);
+            state.unstick(definition, now);
             emit(context, Vec::new());
             Ok(state)
         };
-        self.shared.update(id, options(name, id, None), change).await
+        self.shared
+            .update(id, options(name, id, None), change)
+            .await
     }
 
     /// The sagas that have not ended, stuck ones included, in order of their ids: at most `limit`, behind the
@@ -298,110 +255,6 @@ impl<D> Sagas<D> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.shared.definition.name
-    }
-}
-
-impl Shared {
-    /// The lease's name, and that of the subscription to events.
-    pub(super) fn lease(&self) -> String {
-        format!("saga/{}", self.definition.name)
-    }
-
-    /// Sees to it that the collection has its indexes.
-    pub(super) async fn open(&self) -> Result<()> {
-        let open = || async {
-            let name = &self.definition.collection;
-            let spec = self.storage.open_collection(name).await?;
-            let mut spec = CollectionSpec::clone(&spec);
-            for path in ["due", "status"] {
-                let index = Index::on("saga").then(path);
-                if !spec.indexes.contains(&index) {
-                    spec.indexes.push(index);
-                }
-            }
-            self.storage.backend().open_collection(&spec).await
-        };
-        self.opened.get_or_try_init(open).await.copied()
-    }
-
-    pub(super) async fn start(
-        &self,
-        id: &str,
-        data: Bson,
-        causation: Option<String>,
-    ) -> Result<StartOutcome> {
-        let definition = &self.definition;
-        validate_id(&definition.name, id)?;
-        let now = self.storage.clock().now();
-        let change = |found: Option<SagaState>, context: &mut UpdateContext| match found {
-            None => {
-                let (state, events) = SagaState::start(definition, id, data.clone(), now)?;
-                emit(context, events);
-                Ok(state)
-            }
-            Some(state) if state.input == data => Err(Refused::Stale),
-            Some(_) => {
-                let what = format!("saga {}/{id} was started with other data", definition.name);
-                Err(Refused::Broken(Error::new(
-                    ErrorKind::AlreadyRegistered,
-                    what,
-                )))
-            }
-        };
-        let options = options(&definition.name, id, causation);
-        match self.update(id, options, change).await {
-            Ok(()) => Ok(StartOutcome::Started),
-            Err(Refused::Stale) => Ok(StartOutcome::Existing),
-            Err(Refused::Broken(error)) => Err(error),
-        }
-    }
-
-    pub(super) async fn signal(
-        &self,
-        id: &str,
-        signal: (&str, &str),
-        payload: Bson,
-        causation: Option<String>,
-    ) -> Result<SignalOutcome> {
-        let definition = &self.definition;
-        validate_id(&definition.name, id)?;
-        let now = self.storage.clock().now();
-        let mut outcome = SignalOutcome::Kept;
-        let change = |found: Option<SagaState>, context: &mut UpdateContext| {
-            let mut state = found.ok_or_else(|| not_found(definition, id))?;
-            let (came, events) = state.signal(definition, signal, payload.clone(), now)?;
-            outcome = came;
-            emit(context, events);
-            Ok::<_, Error>(state)
-        };
-        let options = options(&definition.name, id, causation);
-        self.update(id, options, change).await?;
-        Ok(outcome)
-    }
-
-    /// Changes a saga, and wakes the runner.
-    async fn update<E: From<Error>>(
-        &self,
-        id: &str,
-        options: UpdateOptions,
-        change: impl FnMut(Option<SagaState>, &mut UpdateContext) -> Result<SagaState, E>,
-    ) -> Result<(), E> {
-        let key = SagaState::document_id(&self.definition.name, id);
-        let collection = &self.definition.collection;
-        let updated = self.storage.update_with(collection, key, options, change);
-        updated.await.map_err(UpdateError::flatten)?;
-        self.poke.notify_one();
-        Ok(())
-    }
-
-    async fn find(&self, id: &str) -> Result<Option<(SagaState, Version)>> {
-        validate_id(&self.definition.name, id)?;
-        let key = SagaState::document_id(&self.definition.name, id);
-        let found = self.storage.find(&self.definition.collection, key).await?;
-        Ok(found.map(|stored: Stored<SagaState>| {
-            let version = stored.version();
-            (stored.into_inner(), version)
-        }))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::definition::validate_id;
-use super::handle::Shared;
 use super::options::SagaOptions;
+use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, json};
 use crate::history::{LogSubscription, LogSubscriptionHandle};
@@ -88,7 +88,9 @@ impl Shared {
                 | ErrorKind::TooLarge
         );
         if !own {
-            return Err(Error::new(error.kind(), format!("event {}", event.id())).with_source(error));
+            return Err(
+                Error::new(error.kind(), format!("event {}", event.id())).with_source(error)
+            );
         }
         if error.kind() != ErrorKind::AlreadyRegistered {
             let saga = &self.definition.name;

@@ -100,8 +100,8 @@ impl Journal for StoredJournal {
     ) -> Result<Written> {
         let (definition, fence, turn) = (&*self.definition, self.fence, decided_on.turn);
         let step = decided_on.step.as_deref();
-        let cause = step
-            .map(|step| effect_id(&definition.name, &decided_on.id, step, decided_on.backward));
+        let cause =
+            step.map(|step| effect_id(&definition.name, &decided_on.id, step, decided_on.backward));
         let change = |found: Option<SagaState>, context: &mut UpdateContext| {
             let mut state = found.ok_or(Refused::Stale)?;
             if state.turn != turn || state.fence > fence {

@@ -65,6 +65,7 @@
 //! ```
 
 mod claims;
+mod command;
 pub(crate) mod context;
 pub(crate) mod data;
 pub(crate) mod definition;
@@ -73,21 +74,27 @@ mod handle;
 mod incoming;
 mod instance;
 pub(crate) mod journal;
+mod lead;
 mod next;
 mod options;
+mod outcome;
 mod runner;
 mod runner_handle;
+mod shared;
 pub(crate) mod state;
 mod step;
 mod step_error;
+#[cfg(all(test, feature = "testing"))]
+mod tests;
 pub(crate) mod transition;
 pub(crate) mod validity;
 
 pub use context::StepContext;
 pub use definition::Saga;
-pub use handle::{Sagas, SignalOutcome, StartOutcome};
+pub use handle::Sagas;
 pub use instance::SagaInstance;
 pub use options::SagaOptions;
+pub use outcome::{SignalOutcome, StartOutcome};
 pub use runner_handle::{SagaRunner, SagaRunnerState};
 pub use state::{CompletedStep, FailureKind, SagaFailure, SagaStatus};
 pub use step::{Step, StepRetry};

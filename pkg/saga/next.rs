@@ -19,11 +19,7 @@ pub(super) enum Next<'d> {
     Take(&'d Take, Bson),
 }
 
-pub(super) fn next<'d>(
-    definition: &'d Definition,
-    state: &SagaState,
-    now: DateTime,
-) -> Next<'d> {
+pub(super) fn next<'d>(definition: &'d Definition, state: &SagaState, now: DateTime) -> Next<'d> {
     let is_late = state.deadline.is_some_and(|deadline| deadline <= now);
     let is_due = state.due.is_some_and(|due| due <= now);
     match state.status {
@@ -43,7 +39,9 @@ pub(super) fn next<'d>(
                 };
             }
             match (&step.work, &state.received) {
-                (Work::Wait { take, .. }, Some(payload)) => Next::Take(take, payload.clone()),
+                (Work::Wait { take, .. }, Some(received)) => {
+                    Next::Take(take, received.payload.clone())
+                }
                 (Work::Wait { .. }, None) => Next::Write(Transition::Enter),
                 // It may be in the middle of its work, or may have been when its process died.
                 (Work::Act(_), _) if is_late => Next::Write(timed_out(true)),

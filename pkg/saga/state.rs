@@ -119,9 +119,17 @@ pub(crate) struct Signal {
     /// One with the same id is a repetition.
     pub(super) id: String,
     pub(super) name: String,
-    /// Gone once a step has taken it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) payload: Option<Bson>,
+    /// Null once a step has taken it.
+    pub(super) payload: Bson,
+    /// Whether a step has taken it. Not told by the payload, which may be null from the start.
+    pub(super) taken: bool,
+}
+
+/// What the waiting step has waited for. A type of its own, because a null by itself would read back as
+/// nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Received {
+    pub(super) payload: Bson,
 }
 
 /// A saga as it is stored.
@@ -145,7 +153,7 @@ pub(crate) struct SagaState {
     /// The last failed attempt's own words.
     pub(crate) last_error: Option<String>,
     /// What the waiting step has waited for.
-    pub(super) received: Option<Bson>,
+    pub(super) received: Option<Received>,
     pub(super) signals: Vec<Signal>,
     /// What it was started with: a second start must be with the same.
     pub(super) input: Bson,
@@ -164,6 +172,15 @@ impl SagaState {
         format!("{saga}/{id}")
     }
 
+    /// Whether it is not known if the step that is being compensated had its effect.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        let is_current = |done: &&CompletedStep| {
+            done.compensated_at.is_none() && Some(&done.step) == self.step.as_ref()
+        };
+        let current = self.completed.iter().rev().find(is_current);
+        current.is_some_and(|done| done.in_doubt)
+    }
+
     /// The completed step that is to be compensated next, given which steps can be.
     pub(super) fn to_compensate(&self, has: impl Fn(&str) -> bool) -> Option<&CompletedStep> {
         let open = |done: &&CompletedStep| done.compensated_at.is_none() && has(&done.step);
@@ -178,7 +195,9 @@ const MAX_REASON_BYTES: usize = 1_000;
 pub(super) fn reason(error: &dyn fmt::Display) -> String {
     let mut text = error.to_string();
     if text.len() > MAX_REASON_BYTES {
-        let end = (0..=MAX_REASON_BYTES).rev().find(|at| text.is_char_boundary(*at));
+        let end = (0..=MAX_REASON_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or_default());
         text.push('…');
     }

@@ -260,7 +260,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Step<D> {
     }
 }
 
-fn run<D, F, Fut>(work: F) -> Run
+pub(super) fn run<D, F, Fut>(work: F) -> Run
 where
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
     F: Fn(StepContext<D>) -> Fut + Send + Sync + 'static,

@@ -64,6 +64,10 @@ impl StepError {
         self.kind == Kind::Retryable
     }
 
+    pub(super) fn is_rejected(&self) -> bool {
+        self.kind == Kind::Rejected
+    }
+
     pub(super) fn is_unreadable(&self) -> bool {
         self.kind == Kind::Unreadable
     }

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use super::context::effect_id;
 use super::definition::Definition;
-use super::handle::SignalOutcome;
-use super::state::{CompletedStep, FailureKind, SagaFailure, SagaState, SagaStatus, Signal};
+use super::outcome::SignalOutcome;
+use super::state::{
+    CompletedStep, FailureKind, Received, SagaFailure, SagaState, SagaStatus, Signal,
+};
 use super::step::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::NewEvent;
@@ -181,7 +183,8 @@ impl SagaState {
         self.signals.push(Signal {
             id: signal.to_owned(),
             name: name.to_owned(),
-            payload: Some(payload),
+            payload,
+            taken: false,
         });
         let events = vec![self.event("SagaSignalled", json!({ "signal": name }))?];
         if self.status == SagaStatus::Waiting && self.receive(definition, now) {
@@ -192,14 +195,19 @@ impl SagaState {
         Ok((SignalOutcome::Kept, events))
     }
 
-    /// Sets a stuck saga going again, where it was.
-    pub(crate) fn unstick(&mut self, now: DateTime) {
-        self.status = match self.backward {
-            true => SagaStatus::Compensating,
-            false => SagaStatus::Running,
-        };
-        self.attempts = 0;
-        self.due = Some(now);
+    /// Sets a stuck saga going again, where it was, with all its attempts and all its time.
+    pub(crate) fn unstick(&mut self, definition: &Definition, now: DateTime) {
+        // What a step has waited for is not waited for again.
+        if self.backward || self.received.is_some() {
+            self.status = match self.backward {
+                true => SagaStatus::Compensating,
+                false => SagaStatus::Running,
+            };
+            self.attempts = 0;
+            self.due = Some(now);
+        } else {
+            self.enter(definition, now);
+        }
         self.turn += 1;
     }
 
@@ -227,14 +235,12 @@ impl SagaState {
             return false;
         };
         let mut signals = self.signals.iter_mut();
-        let payload = signals.find_map(|came| match came.name == **signal {
-            true => came.payload.take(),
-            false => None,
-        });
-        let Some(payload) = payload else {
+        let Some(came) = signals.find(|came| !came.taken && came.name == **signal) else {
             return false;
         };
-        self.received = Some(payload);
+        came.taken = true;
+        let payload = std::mem::replace(&mut came.payload, Bson::Null);
+        self.received = Some(Received { payload });
         self.status = SagaStatus::Running;
         self.due = Some(now);
         true

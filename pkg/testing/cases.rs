@@ -405,6 +405,33 @@ macro_rules! conformance {
                 core views_are_paged,
                 core queries_have_one_handler_each,
             }
+            [cqrs::sagas] {
+                core a_rejected_transfer_is_compensated_in_reverse_order,
+                core a_restart_in_the_middle_resumes,
+                core a_timeout_fires_after_a_restart,
+                core transfers_lose_and_make_no_money,
+                core stuck_sagas_are_listed_and_retried,
+                core a_sagas_changes_are_its_events,
+            }
+            [cqrs::saga_inputs] {
+                core a_second_start_finds_the_first,
+                core a_signal_reaches_one_step_once,
+                core events_start_and_signal_sagas,
+            }
+            [cqrs::saga_commands] {
+                core commands_are_sent_once_under_the_effects_id,
+                core commands_in_doubt_are_settled_before_they_are_undone,
+            }
+            [cqrs::saga_runners] {
+                core runners_of_one_name_take_turns,
+                core a_runner_that_lost_its_lease_drops_its_steps,
+                core what_a_former_runner_decided_is_refused,
+                core outages_and_unknown_commits_are_survived,
+                core no_more_sagas_run_at_a_time_than_allowed,
+                core sagas_of_other_processes_are_noticed,
+                core shutting_down_waits_for_steps_in_work,
+                core sagas_end_with_their_storage,
+            }
             [log] {
                 core entries_say_what_happened,
                 core every_hundredth_version_holds_the_whole_document,

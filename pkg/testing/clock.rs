@@ -34,6 +34,11 @@ impl FixedClock {
         }
     }
 
+    /// Shows this time from now on.
+    pub fn set(&self, time: DateTime) {
+        self.millis.store(time.timestamp_millis(), Ordering::SeqCst);
+    }
+
     /// Lets time pass, in whole milliseconds.
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);

@@ -62,6 +62,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> SagaTest<D
     ///
     /// # Panics
     /// For a definition that is none.
+    #[must_use]
     pub fn given(saga: Saga<D>, id: &str, data: D) -> Self {
         let definition = Arc::new(saga.into_definition().expect("the definition is valid"));
         let data = data::encode(&data).expect("the data have a stored form");
@@ -129,7 +130,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> SagaTest<D
 
     /// Lets time pass, and the saga run on.
     pub async fn when_time_passes(self, time: Duration) -> Self {
-        self.rehearsal.clock.pass(time);
+        self.rehearsal.clock.advance(time);
         self.run().await
     }
 

@@ -22,6 +22,7 @@ mod failover;
 mod file_bus;
 mod killed_projections;
 mod killed_relays;
+mod killed_sagas;
 mod killed_workloads;
 mod load;
 mod lost_majority;

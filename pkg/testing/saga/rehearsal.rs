@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bson::{Bson, DateTime};
 use tokio_util::sync::CancellationToken;
 
-use super::script::{HandClock, Scripts, locked};
+use super::script::{Scripts, locked};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::event::NewEvent;
@@ -17,6 +17,7 @@ use crate::saga::state::SagaState;
 use crate::saga::transition::Transition;
 use crate::saga::validity::Validity;
 use crate::saga::{SagaStatus, SignalOutcome};
+use crate::testing::FixedClock;
 
 /// The beginning of 2026, in milliseconds.
 const BEGINNING: i64 = 1_767_225_600_000;
@@ -75,7 +76,7 @@ impl Journal for Memory {
 pub(super) struct Rehearsal {
     id: String,
     input: Bson,
-    pub(super) clock: Arc<HandClock>,
+    pub(super) clock: Arc<FixedClock>,
     pub(super) script: Arc<Scripts>,
     kept: Arc<Mutex<Kept>>,
     driver: Driver<Memory>,
@@ -83,7 +84,7 @@ pub(super) struct Rehearsal {
 
 impl Rehearsal {
     pub(super) fn new(definition: Arc<Definition>, id: &str, input: Bson) -> Self {
-        let clock = Arc::new(HandClock::new(DateTime::from_millis(BEGINNING)));
+        let clock = Arc::new(FixedClock::at(DateTime::from_millis(BEGINNING)));
         let script = Arc::new(Scripts::new(Arc::clone(&clock)));
         let kept: Arc<Mutex<Kept>> = Arc::default();
         let driver = Driver {
@@ -131,7 +132,7 @@ impl Rehearsal {
     pub(super) fn unstick(&self) {
         let mut kept = locked(&self.kept);
         let state = kept.state.as_mut().expect("the saga was not started");
-        state.unstick(self.clock.now());
+        state.unstick(&self.driver.definition, self.clock.now());
     }
 
     /// Lets it run; while it waits for its next attempt the clock is put forward.

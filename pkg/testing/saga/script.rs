@@ -2,40 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bson::DateTime;
 
-use crate::clock::Clock;
 use crate::saga::StepError;
 use crate::saga::context::Call;
 use crate::saga::drive::{Attempt, Script};
-use crate::saga::transition::later;
-
-/// A clock that stands still.
-#[derive(Debug)]
-pub(super) struct HandClock(Mutex<DateTime>);
-
-impl HandClock {
-    pub(super) fn new(at: DateTime) -> Self {
-        Self(Mutex::new(at))
-    }
-
-    pub(super) fn set(&self, to: DateTime) {
-        *locked(&self.0) = to;
-    }
-
-    pub(super) fn pass(&self, time: Duration) {
-        let mut now = locked(&self.0);
-        *now = later(*now, time);
-    }
-}
-
-impl Clock for HandClock {
-    fn now(&self) -> DateTime {
-        *locked(&self.0)
-    }
-}
+use crate::testing::FixedClock;
 
 /// What is prescribed for a step.
 #[derive(Debug, Default)]
@@ -59,11 +32,11 @@ pub(super) enum Rest {
 pub(super) struct Scripts {
     steps: Mutex<HashMap<String, Scripted>>,
     attempts: Mutex<Vec<String>>,
-    clock: Arc<HandClock>,
+    clock: Arc<FixedClock>,
 }
 
 impl Scripts {
-    pub(super) fn new(clock: Arc<HandClock>) -> Self {
+    pub(super) fn new(clock: Arc<FixedClock>) -> Self {
         Self {
             steps: Mutex::default(),
             attempts: Mutex::default(),
