@@ -66,20 +66,14 @@ impl Aggregate for Account {
                 to,
                 amount,
             } => {
+                // Refused early where it can be seen already. What counts is the withdrawal itself.
                 self.check_withdrawal(*amount)?;
-                // Both in one commit: a transfer that has begun has its money.
-                Ok(vec![
-                    AccountEvent::TransferInitiated {
-                        transfer: transfer.clone(),
-                        from: ctx.id().to_string(),
-                        to: to.clone(),
-                        amount: *amount,
-                    },
-                    AccountEvent::MoneyWithdrawn {
-                        amount: *amount,
-                        purpose: format!("transfer {transfer}"),
-                    },
-                ])
+                Ok(vec![AccountEvent::TransferInitiated {
+                    transfer: transfer.clone(),
+                    from: ctx.id().to_string(),
+                    to: to.clone(),
+                    amount: *amount,
+                }])
             }
             AccountCommand::CloseAccount => Ok(vec![AccountEvent::AccountClosed]),
         }
@@ -98,7 +92,7 @@ impl Aggregate for Account {
             }
             AccountEvent::MoneyDeposited { amount, .. } => account.balance += amount,
             AccountEvent::MoneyWithdrawn { amount, .. } => account.balance -= amount,
-            // Says why money goes; that it went is an event of its own.
+            // Nothing has moved yet.
             AccountEvent::TransferInitiated { .. } => {}
             AccountEvent::AccountClosed => account.status = Status::Closed,
         }

@@ -18,7 +18,7 @@ pub(crate) enum AccountCommand {
         amount: i64,
         purpose: String,
     },
-    /// Takes the money out, and has the rest done by a saga.
+    /// Begins a transfer, which a saga carries out.
     TransferMoney {
         transfer: String,
         to: String,

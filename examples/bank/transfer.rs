@@ -1,8 +1,8 @@
 //! Money from one account to another, in two ways.
 
 use nodestorage::aggregate::Repository;
-use nodestorage::command::{CommandOptions, Dispatcher};
-use nodestorage::saga::{Saga, Step, StepContext, StepRetry};
+use nodestorage::command::Dispatcher;
+use nodestorage::saga::{Saga, Step, StepRetry};
 use nodestorage::{Metadata, UpdateError};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,7 @@ pub(crate) async fn by_transaction(
 /// What the saga knows of a transfer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Transfer {
+    id: String,
     from: String,
     to: String,
     amount: i64,
@@ -40,61 +41,47 @@ pub(crate) struct Transfer {
 /// One account changes after the other, for accounts that no transaction spans; and where the second one
 /// refuses, the first gets its money back.
 ///
-/// Each step sends its command under the id of its effect, so that a step which is repeated after a
-/// crash moves no money twice.
+/// Each step sends its command under an id that is the same whenever the step is repeated, so that no money moves
+/// twice, whatever crashes.
 pub(crate) fn saga(dispatcher: &Dispatcher) -> Saga<Transfer> {
-    let (depositing, refunding) = (dispatcher.clone(), dispatcher.clone());
-
-    // Nothing to do: the money went in the commit that started the saga. But it may have to come back.
-    let withdrawn = Step::new("withdrawn", async |_: StepContext<Transfer>| Ok(()))
-        .compensate_with(move |ctx: StepContext<Transfer>| {
-            let dispatcher = refunding.clone();
-            async move {
-                let Transfer { from, amount, .. } = ctx.data();
-                let refund = deposit(*amount, format!("transfer {} came back", ctx.id()));
-                dispatcher
-                    .send_with(from.as_str(), refund, options(&ctx))
-                    .await?;
-                Ok(())
-            }
-        })
-        .with_compensation_retry(until_answered());
-
-    let deposited = Step::new("deposited", move |ctx: StepContext<Transfer>| {
-        let dispatcher = depositing.clone();
-        async move {
-            let Transfer { to, amount, .. } = ctx.data();
-            let into = deposit(*amount, format!("transfer {}", ctx.id()));
-            dispatcher
-                .send_with(to.as_str(), into, options(&ctx))
-                .await?;
-            Ok(())
-        }
+    let withdrawal = Step::sending("withdraw", dispatcher, |it: &Transfer| {
+        (
+            it.from.clone(),
+            withdraw(it.amount, format!("transfer {}", it.id)),
+        )
     })
-    .with_retry(until_answered());
+    .compensate_sending(dispatcher, |it: &Transfer| {
+        let source = format!("transfer {} came back", it.id);
+        (it.from.clone(), deposit(it.amount, source))
+    });
+    let deposit = Step::sending("deposit", dispatcher, |it: &Transfer| {
+        (
+            it.to.clone(),
+            deposit(it.amount, format!("transfer {}", it.id)),
+        )
+    })
+    // While nobody knows whether the money has arrived it must not be given back: asked until there is an
+    // answer.
+    .with_retry(StepRetry::new().with_attempts(u32::MAX));
 
     Saga::new("transfer")
         .started_by("TransferInitiated", |event| match typed(event).ok()? {
             AccountEvent::TransferInitiated {
-                transfer,
+                transfer: id,
                 from,
                 to,
                 amount,
-            } => Some((transfer, Transfer { from, to, amount })),
+            } => {
+                let transfer = Transfer {
+                    id: id.clone(),
+                    from,
+                    to,
+                    amount,
+                };
+                Some((id, transfer))
+            }
             _ => None,
         })
-        .step(withdrawn)
-        .step(deposited)
-}
-
-fn options(ctx: &StepContext<Transfer>) -> CommandOptions {
-    CommandOptions::new()
-        .with_command_id(ctx.effect_id())
-        .with_metadata(ctx.metadata())
-}
-
-/// While it is not known whether the money has arrived it must not be paid back: asked again, under the same
-/// command id, until there is an answer.
-fn until_answered() -> StepRetry {
-    StepRetry::new().with_attempts(u32::MAX)
+        .step(withdrawal)
+        .step(deposit)
 }

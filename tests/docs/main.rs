@@ -74,9 +74,11 @@ fn links_between_documents_lead_somewhere() {
         "docs/events.md",
         "docs/redis.md",
         "docs/nats.md",
+        "docs/projections.md",
         "docs/cqrs_for_beginners.md",
         "docs/patterns/notification_pattern.md",
         "docs/patterns/optimistic_concurrency.md",
+        "docs/patterns/saga.md",
         "docs/patterns/schema_evolution.md",
     ] {
         let folder = Path::new(document).parent().unwrap();
