@@ -12,11 +12,11 @@ pub struct DeadLetter {
     pub id: EventId,
     /// The event, or the bytes that are none.
     pub content: LetterContent,
-    /// What the last attempt failed with: the handler's error with its causes, its panic message, or
-    /// why the bytes are no event.
+    /// What the last attempt failed with: the handler's error with its causes, its panic message, that no
+    /// attempt came to an end, or why the bytes are no event.
     pub error: String,
-    /// How many attempts were made since the event was published or redriven; 0 for what never
-    /// reached a handler.
+    /// How many attempts were made since the event was published or redriven, by the process that gave it up;
+    /// for an event whose attempts had no end, how many of those. 0 for what never reached a handler.
     pub attempts: u32,
 }
 

@@ -10,7 +10,8 @@
 //!   document wait, those of others do not. A redriven dead letter is the exception: it comes late.
 //! * **Failure.** A handler that returns an error or panics is tried again after a backoff; after its
 //!   last attempt the event lies in the subscription's dead letters with error and attempts, and the
-//!   document's next event gets its turn. If the dead letters are full the subscription stalls and says
+//!   document's next event gets its turn. On a bus that outlives its processes so does an event over which
+//!   the process dies [every time](Subscription::max_unfinished). If the dead letters are full the subscription stalls and says
 //!   so in its [state](SubscriptionState); it never drops an event.
 //! * **Backpressure.** Each group buffers a bounded number of events. A slow group does not hold up
 //!   the others while it is less than that far behind. Beyond it `publish` waits, after everyone else
@@ -55,6 +56,8 @@ mod publish_error;
 mod redelivery;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "redis", feature = "nats"))]
+mod root_certificates;
 #[cfg(test)]
 mod samples;
 mod subscription;
@@ -81,6 +84,8 @@ pub use middleware::{EventHandlerExt, Middleware, Next};
 pub use nats::NatsBus;
 pub use publish_error::PublishError;
 pub use redelivery::RedeliveryPolicy;
+#[cfg(any(feature = "redis", feature = "nats"))]
+pub use root_certificates::RootCertificates;
 pub use subscription::{StartFrom, Subscription};
 
 /// What a bus can and cannot do. A conformance case that needs a missing ability is reported as not

@@ -51,6 +51,11 @@ pub struct Subscription {
     pub queue: usize,
     /// How many dead letters are kept; when they are all used the subscription stalls. Default 1,000.
     pub max_dead_letters: usize,
+    /// How many attempts at an event may have no end, because the process died in them or its claim ran out,
+    /// before the event goes to the dead letters, on a bus that outlives its processes. The first two times
+    /// that an event is handed out are not counted, and after two counted attempts it is handled alone in its
+    /// member. The same for all members of a group. Default 16: over some minutes with the default claims.
+    pub max_unfinished: u32,
     /// Where to begin. The same for all members of a group. Default [`StartFrom::Now`].
     pub start: StartFrom,
 }
@@ -65,6 +70,7 @@ impl Subscription {
             retry: RedeliveryPolicy::default(),
             queue: 1_024,
             max_dead_letters: 1_000,
+            max_unfinished: 16,
             start: StartFrom::default(),
         }
     }
@@ -127,6 +133,12 @@ impl Subscription {
         self
     }
 
+    /// Sets how many attempts at an event may have no end.
+    pub fn with_max_unfinished(mut self, attempts: u32) -> Self {
+        self.max_unfinished = attempts;
+        self
+    }
+
     /// Sets where to begin.
     pub fn with_start(mut self, start: StartFrom) -> Self {
         self.start = start;
@@ -145,6 +157,7 @@ impl Subscription {
             (self.workers == 0, "no workers"),
             (self.queue == 0, "a queue for no events"),
             (self.retry.attempts == 0, "no attempts"),
+            (self.max_unfinished == 0, "no attempts that may have no end"),
         ] {
             if wrong {
                 return Err(Error::new(
@@ -174,6 +187,7 @@ impl Subscription {
             },
             "queue": self.queue,
             "max_dead_letters": self.max_dead_letters,
+            "max_unfinished": self.max_unfinished,
         })
         .to_string()
     }
@@ -185,5 +199,6 @@ impl Subscription {
             && self.retry == other.retry
             && self.queue == other.queue
             && self.max_dead_letters == other.max_dead_letters
+            && self.max_unfinished == other.max_unfinished
     }
 }

@@ -1,18 +1,17 @@
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_core::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::lag::since;
 use super::letters::{PARKED, Parked, parked_from_record};
 use super::outgoing::{Outgoing, Step};
 use super::run::{Inner, Request};
 use super::state::RelayState;
+use super::telemetry::Meter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::backend::{Cursor, Fence, Lease, TailFrom, TailItem};
 
@@ -22,17 +21,17 @@ pub(super) struct Leader<'a> {
     pub(super) fence: Fence,
     pub(super) requests: &'a mut mpsc::Receiver<Request>,
     /// Up to here nobody else can have been granted the lease.
-    valid_until: Instant,
-    renew_at: Instant,
+    pub(super) valid_until: Instant,
+    pub(super) renew_at: Instant,
     /// The place in the log up to which everything is confirmed or set aside.
-    confirmed: Option<Cursor>,
+    pub(super) confirmed: Option<Cursor>,
     /// Confirmed entries since the stored checkpoint, and since when.
-    unsaved: usize,
-    unsaved_since: Option<Instant>,
+    pub(super) unsaved: usize,
+    pub(super) unsaved_since: Option<Instant>,
     /// When to measure the lag next; `None` while there is none.
     pub(super) measure_at: Option<Instant>,
     /// When what is in flight is given up, once shutting down.
-    give_up_at: Option<Instant>,
+    pub(super) give_up_at: Option<Instant>,
 }
 
 /// Why a leader cannot go on.
@@ -207,9 +206,7 @@ impl<'a> Leader<'a> {
         };
         let progress = &self.inner.progress;
         // The log repeats itself after interruptions, and a release runs ahead of its follower.
-        let skips = progress.holds(&entry.key, entry.version)
-            || progress.has_confirmed(&entry.key, entry.version);
-        let events = if skips {
+        let events = if progress.skips(&entry.key, entry.version) {
             Vec::new()
         } else {
             match entry.to_events() {
@@ -235,24 +232,20 @@ impl<'a> Leader<'a> {
 
     /// All buses have these steps behind them.
     pub(super) fn passed(&mut self, steps: Vec<Step>) {
-        for step in steps {
-            if let Some((document, version)) = &step.version
-                && step.cursor.is_some()
-            {
-                self.unsaved += 1;
-                if let Some(at) = step.at {
-                    self.inner.meter.entry(since(self.inner, at));
-                }
-                self.unsaved_since.get_or_insert_with(Instant::now);
-                if !self.inner.progress.holds(document, *version) {
-                    self.inner.progress.confirmed(document, *version);
-                }
-            }
-            if let Some(cursor) = step.cursor {
-                self.inner.progress.passed(cursor.position);
-                self.confirmed = Some(cursor);
+        let in_turn = || steps.iter().filter(|step| step.cursor.is_some());
+        let entries = in_turn().filter(|step| step.version.is_some()).count();
+        if entries > 0 {
+            self.unsaved += entries;
+            self.unsaved_since.get_or_insert_with(Instant::now);
+        }
+        if Meter::LISTENS {
+            for at in in_turn().filter_map(|step| step.at) {
+                self.inner.meter.entry(since(self.inner, at));
             }
         }
+        self.inner.progress.passed(in_turn());
+        let cursors = steps.into_iter().filter_map(|step| step.cursor);
+        self.confirmed = cursors.last().or(self.confirmed.take());
     }
 
     async fn load_parked(&mut self) -> Result<Parked, Interrupt> {
@@ -314,149 +307,5 @@ impl<'a> Leader<'a> {
         self.inner.meter.retry();
         let error = Arc::new(error);
         self.inner.state.send_replace(RelayState::Retrying(error));
-    }
-
-    /// Works on something while keeping the lease. When shutting down, gives the work up after a while;
-    /// when the lease is lost, at once.
-    pub(super) async fn guarded<F: Future>(&mut self, work: F) -> Result<F::Output, Interrupt> {
-        enum Step<T> {
-            Done(T),
-            Upkeep,
-            Shutdown,
-            GiveUp,
-        }
-        let mut work = std::pin::pin!(work);
-        loop {
-            let shutdown = &self.inner.shutdown;
-            let give_up_at = self.give_up_at;
-            let upkeep = self.next_upkeep();
-            // The upkeep comes before the work: after a pause of the whole process it finds out whether
-            // the lease is still ours.
-            let step = tokio::select! {
-                biased;
-                () = shutdown.cancelled(), if give_up_at.is_none() => Step::Shutdown,
-                () = at(give_up_at) => Step::GiveUp,
-                () = sleep_until(upkeep) => Step::Upkeep,
-                done = &mut work => Step::Done(done),
-            };
-            match step {
-                Step::Done(done) => return Ok(done),
-                Step::Upkeep => self.upkeep().await?,
-                Step::GiveUp => return Err(Interrupt::Shutdown),
-                Step::Shutdown => {
-                    self.give_up_at();
-                }
-            }
-        }
-    }
-
-    /// Waits, keeping the lease; shutting down ends it at once.
-    pub(super) async fn pause(&mut self, delay: Duration) -> Result<(), Interrupt> {
-        let shutdown = &self.inner.shutdown;
-        let pause = async {
-            tokio::select! {
-                () = sleep(delay) => Ok(()),
-                () = shutdown.cancelled() => Err(Interrupt::Shutdown),
-            }
-        };
-        self.guarded(pause).await?
-    }
-
-    fn give_up_at(&mut self) -> Instant {
-        let timeout = self.inner.options.drain_timeout;
-        *self
-            .give_up_at
-            .get_or_insert_with(|| Instant::now() + timeout)
-    }
-
-    pub(super) fn next_upkeep(&self) -> Instant {
-        match self.unsaved_since {
-            Some(since) => self
-                .renew_at
-                .min(since + self.inner.options.checkpoint_interval),
-            None => self.renew_at,
-        }
-    }
-
-    /// Stores the checkpoint, which prolongs the lease, if either is due.
-    pub(super) async fn upkeep(&mut self) -> Result<(), Interrupt> {
-        self.measure_if_due().await;
-        let due = Instant::now() >= self.next_upkeep()
-            || self.unsaved >= self.inner.options.checkpoint_entries.max(1);
-        if due { self.renew().await } else { Ok(()) }
-    }
-
-    async fn renew(&mut self) -> Result<(), Interrupt> {
-        let ttl = self.inner.options.lease_ttl;
-        let asked_at = Instant::now();
-        let error = match timeout(ttl / 3, self.save()).await {
-            Ok(Ok(())) => {
-                self.valid_until = asked_at + ttl;
-                self.renew_at = asked_at + ttl / 3;
-                self.unsaved = 0;
-                self.unsaved_since = None;
-                return Ok(());
-            }
-            Ok(Err(error)) if error.kind() == ErrorKind::InUse => return Err(Interrupt::LeaseLost),
-            Ok(Err(error)) if !error.is_retryable() => return Err(Interrupt::Fatal(error)),
-            Ok(Err(error)) => error,
-            Err(_) => Error::new(ErrorKind::Timeout, "the store did not renew the lease"),
-        };
-        let now = Instant::now();
-        tracing::warn!(relay = %self.inner.options.name, %error, "relay cannot renew its lease");
-        if now >= self.valid_until {
-            // From here on another relay may publish.
-            return Err(Interrupt::LeaseLost);
-        }
-        let again = now + (ttl / 10).max(Duration::from_millis(1));
-        self.renew_at = again.min(self.valid_until);
-        self.unsaved_since = self.unsaved_since.map(|_| again);
-        Ok(())
-    }
-
-    async fn save(&self) -> Result<()> {
-        let Inner {
-            backend, options, ..
-        } = self.inner;
-        if let Some(cursor) = &self.confirmed {
-            return backend
-                .save_checkpoint(&self.fence, cursor, options.lease_ttl)
-                .await;
-        }
-        let lease = backend.acquire_lease(&self.inner.lease_request()).await?;
-        if lease.fence == self.fence {
-            Ok(())
-        } else {
-            // It had ended and was granted anew: someone may have published in between.
-            Err(Error::new(ErrorKind::InUse, "lease was taken over"))
-        }
-    }
-
-    /// Stores the checkpoint and gives the lease up, so that the next relay need not wait.
-    pub(super) async fn step_down(&mut self, interrupt: &Interrupt) {
-        if matches!(interrupt, Interrupt::LeaseLost) {
-            return;
-        }
-        let backend = &self.inner.backend;
-        let ending = async {
-            if self.confirmed.is_some() {
-                self.save().await?;
-            }
-            backend.release_lease(&self.fence).await
-        };
-        // If it fails the next relay waits for the lease to end, and repeats a little.
-        if let Err(error) = timeout(self.inner.options.lease_ttl, ending)
-            .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "the store did not answer")))
-        {
-            tracing::warn!(relay = %self.inner.options.name, %error, "relay ends without a checkpoint");
-        }
-    }
-}
-
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }

@@ -49,6 +49,7 @@
 
 mod elsewhere;
 mod handle;
+mod keeping;
 mod lag;
 mod leader;
 mod letters;

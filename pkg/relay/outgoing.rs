@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use bson::DateTime;
 use serde_json::Value;
 
@@ -9,12 +11,13 @@ use crate::storage::backend::Cursor;
 #[derive(Debug)]
 pub(super) struct Outgoing {
     events: Vec<Event>,
-    /// The step that each event belongs to, by index; rising.
+    /// The step that each event belongs to, by its number among all that were added; rising.
     owners: Vec<usize>,
-    steps: Vec<Step>,
+    /// Those that are not finished.
+    steps: VecDeque<Step>,
     /// How many leading events each bus has confirmed.
     done: Vec<usize>,
-    /// How many leading steps were handed out as finished.
+    /// How many steps were handed out as finished.
     finished: usize,
     /// About how many bytes of payload the events have.
     bytes: usize,
@@ -35,7 +38,7 @@ impl Outgoing {
         Self {
             events: Vec::new(),
             owners: Vec::new(),
-            steps: Vec::new(),
+            steps: VecDeque::new(),
             done: vec![0; buses],
             finished: 0,
             bytes: 0,
@@ -43,14 +46,14 @@ impl Outgoing {
     }
 
     pub(super) fn add(&mut self, step: Step, events: Vec<Event>) {
-        let owner = self.steps.len();
+        let owner = self.steps();
         self.bytes += events
             .iter()
             .map(|event| weight(event.data()))
             .sum::<usize>();
         self.owners.extend(events.iter().map(|_| owner));
         self.events.extend(events);
-        self.steps.push(step);
+        self.steps.push_back(step);
     }
 
     pub(super) fn events(&self) -> usize {
@@ -62,13 +65,14 @@ impl Outgoing {
         self.bytes
     }
 
+    /// How many steps were added.
     pub(super) fn steps(&self) -> usize {
-        self.steps.len()
+        self.finished + self.steps.len()
     }
 
-    /// Whether the log had nothing more after the last step.
+    /// Whether the log had nothing more after the last step, if that is not finished.
     pub(super) fn ends_idle(&self) -> bool {
-        self.steps.last().is_some_and(|step| step.version.is_none())
+        self.steps.back().is_some_and(|step| step.version.is_none())
     }
 
     /// What a bus has not confirmed.
@@ -105,10 +109,10 @@ impl Outgoing {
             .owners
             .get(self.confirmed())
             .copied()
-            .unwrap_or(self.steps.len());
-        let from = self.finished;
-        self.finished = until.max(from);
-        self.steps[from..self.finished].to_vec()
+            .unwrap_or(self.steps());
+        let count = until.saturating_sub(self.finished);
+        self.finished += count;
+        self.steps.drain(..count).collect()
     }
 
     /// Leaves out the events of a document from a version on.

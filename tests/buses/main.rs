@@ -38,6 +38,8 @@ mod python;
 mod redis;
 mod redis_streams;
 mod run;
+#[path = "../support/server_process.rs"]
+mod server_process;
 #[path = "../support/mod.rs"]
 mod support;
 mod writer;

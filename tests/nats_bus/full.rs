@@ -3,10 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nodestorage::Event;
-use nodestorage::bus::{EventBus, EventBusExt, NatsBus, Subscription};
+use nodestorage::bus::{
+    EventBus, EventBusExt, NatsBus, RedeliveryPolicy, Subscription, SubscriptionState,
+};
 use nodestorage::error::ErrorKind;
+use nodestorage::event::{Event, EventParts};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use nodestorage::testing::bus::sample_event;
 
 use crate::nats::{Nats, fresh_prefix};
 use crate::world::{DEADLINE, Seen, events, options, publish};
@@ -66,5 +71,55 @@ async fn a_stream_without_groups_makes_room_by_itself() {
     for batch in events(20, 1..=200).chunks(64) {
         bus.publish(batch).await.unwrap();
     }
+    bus.close().await.unwrap();
+}
+
+/// Like those of the others, but large.
+fn large_event(event_type: &str, id: &str, bytes: usize) -> Event {
+    let like = sample_event(event_type, id, 1);
+    Event::from_parts(EventParts {
+        data: "x".repeat(bytes).into(),
+        ..like.into_parts()
+    })
+}
+
+/// Dead letters leave room for what keeps groups alive: the subscription stalls, and goes on when there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_that_fill_the_state_stall_their_subscription_and_no_other() {
+    let options = options(&fresh_prefix()).with_max_state_bytes(Some(16 << 20));
+    let bus = NatsBus::connect(Nats::shared().url(), options)
+        .await
+        .unwrap();
+    let failing = Subscription::to("Large").with_group("failing");
+    let failing = failing.with_retry(RedeliveryPolicy::new().with_attempts(1));
+    let handle = bus.subscribe(failing, |_: Event| async { Err::<(), _>("no") });
+    let handle = handle.await.unwrap();
+    let seen = Seen::default();
+    seen.subscribe(&bus, Subscription::to_all().with_group("other"))
+        .await;
+    // Each of them 700 kB.
+    let mut all = Vec::new();
+    for n in 0..30 {
+        let event = large_event("Large", &format!("u{n}"), 700_000);
+        publish(&bus, std::slice::from_ref(&event)).await;
+        all.push(event);
+    }
+    let mut state = handle.state_changes();
+    let stalled = |state: &SubscriptionState| matches!(state, SubscriptionState::Stalled { .. });
+    timeout(DEADLINE, state.wait_for(stalled))
+        .await
+        .unwrap()
+        .unwrap();
+    let letters = handle.dead_letters(100).await.unwrap();
+    assert!((15..25).contains(&letters.len()), "{}", letters.len());
+    // Claims are renewed meanwhile, so the other group goes on.
+    assert_eq!(seen.check(&all).await, 0);
+    let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+    assert_eq!(handle.discard(&ids).await.unwrap(), ids.len());
+    let running = |state: &SubscriptionState| *state == SubscriptionState::Running;
+    timeout(DEADLINE, state.wait_for(running))
+        .await
+        .unwrap()
+        .unwrap();
     bus.close().await.unwrap();
 }

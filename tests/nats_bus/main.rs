@@ -9,8 +9,14 @@
 #[cfg(not(all(feature = "testing", feature = "nats")))]
 compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
 
+#[path = "../support/certificates.rs"]
+mod certificates;
+mod cluster;
 mod conformance;
 mod connections;
+#[path = "../support/fatal.rs"]
+mod fatal;
+mod fatal_events;
 mod foreign;
 mod full;
 mod members;
@@ -18,8 +24,12 @@ mod members;
 #[path = "../support/nats.rs"]
 mod nats;
 mod order;
+#[path = "../support/proxy.rs"]
 mod proxy;
 mod restarts;
+#[path = "../support/server_process.rs"]
+mod server_process;
 mod settings;
 mod speed;
+mod tls;
 mod world;

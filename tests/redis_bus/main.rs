@@ -9,16 +9,26 @@
 #[cfg(not(all(feature = "testing", feature = "redis")))]
 compile_error!("tests need every feature: run scripts/test, or cargo test --all-features");
 
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/fatal.rs"]
+mod fatal;
+mod fatal_events;
 mod foreign;
 mod full;
 mod killed;
 mod opening;
 mod outages;
+#[path = "../support/proxy.rs"]
 mod proxy;
 #[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "../support/redis.rs"]
 mod redis;
+#[allow(dead_code, reason = "other binaries use the rest")]
+#[path = "../support/server_process.rs"]
+mod server_process;
 mod speed;
+mod tls;
 mod world;
 
 mod streams {

@@ -8,30 +8,22 @@
 //!
 //! All functions block, and return when the server can be used.
 
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::BuildHasher;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::server_process::{Process, find_binary, free_port};
+
+#[allow(unused_imports, reason = "the benchmark names its own")]
+pub(crate) use super::server_process::fresh_prefix;
+
 const URL_VARIABLE: &str = "NODESTORAGE_TEST_NATS_URL";
 const BINARY_VARIABLE: &str = "NODESTORAGE_NATS_SERVER";
-const WATCHDOG: &str = include_str!("watchdog.sh");
 
 /// A start takes a tenth of a second; a busy machine gets the rest.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-
-/// A subject prefix that no other test has, in this run or another.
-pub(crate) fn fresh_prefix() -> String {
-    format!("test-{}", uuid::Uuid::now_v7().simple())
-}
 
 /// A running NATS server.
 #[derive(Debug)]
@@ -40,20 +32,6 @@ pub(crate) struct Nats {
     port: u16,
     /// `None` for a server that is somebody else's.
     process: Option<Process>,
-}
-
-#[derive(Debug)]
-struct Process {
-    watchdog: Mutex<Watchdog>,
-    folder: PathBuf,
-}
-
-#[derive(Debug)]
-struct Watchdog {
-    child: Child,
-    /// `None` once the watchdog was told to finish.
-    commands: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
 }
 
 impl Nats {
@@ -73,24 +51,64 @@ impl Nats {
     /// A server for one test, stopped when the value is dropped; with lines of its own for the
     /// configuration file.
     pub(crate) fn private(configuration: &str) -> Self {
-        let binary = find_binary();
         // Another process may take the port between our look and the start of the server.
         for _ in 0..5 {
-            let port = free_port();
-            let process = Process::spawn(&binary, port, configuration);
-            match process.start() {
-                Ok(()) => {
-                    return Self {
-                        url: format!("nats://127.0.0.1:{port}"),
-                        port,
-                        process: Some(process),
-                    };
-                }
+            let server = Self::spawn(free_port(), configuration);
+            match server.start() {
+                Ok(()) => return server,
                 Err(reason) if reason.contains("address already in use") => {}
                 Err(reason) => panic!("no nats-server for the tests: {reason}"),
             }
         }
         panic!("no nats-server for the tests: every port it was given was taken");
+    }
+
+    /// The nodes of a cluster, each of which lets go of a leader that is gone after a few seconds.
+    pub(crate) fn cluster<const NODES: usize>() -> [Self; NODES] {
+        let (clients, routes) = (
+            [(); NODES].map(|()| free_port()),
+            [(); NODES].map(|()| free_port()),
+        );
+        let all: Vec<_> = routes
+            .iter()
+            .map(|port| format!("nats://127.0.0.1:{port}"))
+            .collect();
+        let all = all.join(", ");
+        let nodes = std::array::from_fn(|node| {
+            let (port, route) = (clients[node], routes[node]);
+            let configuration = format!(
+                "server_name: node{node}\n\
+                 cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{all}] }}"
+            );
+            Self::spawn(port, &configuration)
+        });
+        for node in &nodes {
+            let started = node.start();
+            started.unwrap_or_else(|reason| panic!("no nats-server for the tests: {reason}"));
+        }
+        nodes
+    }
+
+    fn spawn(port: u16, configuration: &str) -> Self {
+        let binary = find_binary("nats-server", BINARY_VARIABLE).unwrap_or_else(|| {
+            panic!(
+                "no nats-server for the tests: run scripts/install nats, or set {BINARY_VARIABLE}"
+            )
+        });
+        let process = Process::spawn(&binary, |folder| {
+            let file = folder.join("nats.conf");
+            let text = format!(
+                "host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: {:?} }}\n{configuration}\n",
+                folder.join("store").display().to_string()
+            );
+            fs::write(&file, text).expect("its configuration");
+            vec!["-c".into(), file.into()]
+        });
+        Self {
+            url: format!("nats://127.0.0.1:{port}"),
+            port,
+            process: Some(process.expect("sh runs")),
+        }
     }
 
     /// The URL of the server, without credentials.
@@ -115,8 +133,7 @@ impl Nats {
 
     /// Starts the server again with the same data at the same address, after killing it if it runs.
     pub(crate) fn restart(&self) {
-        self.process()
-            .start()
+        self.start()
             .unwrap_or_else(|reason| panic!("nats-server did not come back: {reason}"));
     }
 
@@ -125,63 +142,13 @@ impl Nats {
             .as_ref()
             .unwrap_or_else(|| panic!("{URL_VARIABLE} names a server that is not ours"))
     }
-}
-
-impl Process {
-    fn spawn(binary: &Path, port: u16, configuration: &str) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("nodestorage-nats-")
-            .tempdir()
-            .expect("a folder for the server");
-        let file = folder.path().join("nats.conf");
-        let text = format!(
-            "host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: {:?} }}\n{configuration}\n",
-            folder.path().join("store").display().to_string()
-        );
-        fs::write(&file, text).expect("its configuration");
-        let mut child = Command::new("sh")
-            .args(["-c", WATCHDOG, "watchdog"])
-            .arg(folder.path())
-            .arg(binary)
-            .arg("-c")
-            .arg(&file)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // Ctrl-C and a kill of the test's process group must leave the watchdog to do its work.
-            .process_group(0)
-            .spawn()
-            .expect("sh runs");
-        let commands = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().expect("its output is a pipe"));
-        Self {
-            watchdog: Mutex::new(Watchdog {
-                child,
-                commands,
-                answers,
-            }),
-            // From here on the watchdog removes the folder: it is still there when we were killed.
-            folder: folder.keep(),
-        }
-    }
-
-    fn command(&self, verb: &str) {
-        // A test that panicked while it held the lock has left nothing half-done here.
-        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
-        let commands = watchdog.commands.as_mut().expect("open until the drop");
-        writeln!(commands, "{verb}").expect("the watchdog reads its commands");
-        let mut answer = String::new();
-        watchdog
-            .answers
-            .read_line(&mut answer)
-            .expect("the watchdog answers its commands");
-    }
 
     /// Starts the server and waits until it listens.
     fn start(&self) -> Result<(), String> {
-        let log = self.folder.join("log");
+        let process = self.process();
+        let log = process.log();
         let seen = fs::metadata(&log).map_or(0, |it| it.len());
-        self.command("start");
+        process.command("start");
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             let text = fs::read(&log).unwrap_or_default();
@@ -197,46 +164,6 @@ impl Process {
                 return Err("it did not start in time".to_owned());
             }
             thread::sleep(POLL_INTERVAL);
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let watchdog = self
-            .watchdog
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        // The end of its input is what the watchdog waits for; when it has ended, all is gone.
-        drop(watchdog.commands.take());
-        let _ = watchdog.child.wait();
-    }
-}
-
-fn find_binary() -> PathBuf {
-    if let Some(binary) = std::env::var_os(BINARY_VARIABLE).filter(|it| !it.is_empty()) {
-        return binary.into();
-    }
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join(".servers/bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([installed])
-        .map(|folder| folder.join("nats-server"))
-        .find(|binary| binary.is_file())
-        .unwrap_or_else(|| {
-            panic!(
-                "no nats-server for the tests: run scripts/install nats, or set {BINARY_VARIABLE}"
-            )
-        })
-}
-
-/// A port that is free now and that no client socket takes meanwhile: they come from 32768 upwards.
-fn free_port() -> u16 {
-    loop {
-        let port =
-            15_000 + u16::try_from(RandomState::new().hash_one(()) % 17_000).expect("below 17,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
         }
     }
 }

@@ -7,50 +7,33 @@
 //! binary `NODESTORAGE_REDIS_SERVER`, `redis-server` on `PATH` or in `.servers/bin` (see
 //! `scripts/install`). A missing server fails the test.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::server_process::{Process, find_binary, free_port};
+
+#[allow(unused_imports, reason = "the benchmark names its own")]
+pub(crate) use super::server_process::fresh_prefix;
+
 const URL_VARIABLE: &str = "NODESTORAGE_TEST_REDIS_URL";
 const BINARY_VARIABLE: &str = "NODESTORAGE_REDIS_SERVER";
-const WATCHDOG: &str = include_str!("watchdog.sh");
 
 /// A start takes a tenth of a second; a busy machine gets the rest.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A key prefix that no other test has, in this run or another.
-pub(crate) fn fresh_prefix() -> String {
-    format!("test-{}", uuid::Uuid::now_v7().simple())
-}
-
 /// A running Redis server.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    process: Option<Process>,
     url: String,
-}
-
-/// A server process with the watchdog that owns it and ends it with the test process.
-#[derive(Debug)]
-struct Process {
-    watchdog: Mutex<Watchdog>,
     port: u16,
-}
-
-#[derive(Debug)]
-struct Watchdog {
-    child: Child,
-    /// `None` once the watchdog was told to finish.
-    commands: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    tls_port: u16,
+    /// `None` for a server that is somebody else's.
+    process: Option<Process>,
 }
 
 impl Redis {
@@ -58,8 +41,13 @@ impl Redis {
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Result<Redis, String>> = OnceLock::new();
         let shared = SHARED.get_or_init(|| match std::env::var(URL_VARIABLE) {
-            Ok(url) if !url.is_empty() => Ok(Self { process: None, url }),
-            _ => Self::start(&["--save", "", "--appendonly", "no"]),
+            Ok(url) if !url.is_empty() => Ok(Self {
+                url,
+                port: 0,
+                tls_port: 0,
+                process: None,
+            }),
+            _ => Self::start(&["--save", "", "--appendonly", "no"], false),
         });
         shared.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
     }
@@ -67,7 +55,16 @@ impl Redis {
     /// A server for one test with an append-only file that is synchronised with every write, stopped
     /// when the value is dropped.
     pub(crate) fn private(more: &[&str]) -> Self {
-        let mut arguments = vec![
+        Self::start_private(more, false)
+    }
+
+    /// The same, which listens for TLS on another port as well; `more` says with which certificate.
+    pub(crate) fn private_with_tls(more: &[&str]) -> Self {
+        Self::start_private(more, true)
+    }
+
+    fn start_private(more: &[&str], tls: bool) -> Self {
+        let durable = [
             "--save",
             "",
             "--appendonly",
@@ -75,22 +72,40 @@ impl Redis {
             "--appendfsync",
             "always",
         ];
-        arguments.extend(more);
-        Self::start(&arguments).unwrap_or_else(|reason| panic!("{reason}"))
+        let arguments: Vec<&str> = durable.iter().chain(more).copied().collect();
+        Self::start(&arguments, tls).unwrap_or_else(|reason| panic!("{reason}"))
     }
 
-    fn start(arguments: &[&str]) -> Result<Self, String> {
-        let binary = find_binary()?;
+    fn start(more: &[&str], tls: bool) -> Result<Self, String> {
+        let binary = find_binary("redis-server", BINARY_VARIABLE).ok_or_else(|| {
+            format!(
+                "no redis-server for the tests: run scripts/install redis, or set {URL_VARIABLE} \
+                 or {BINARY_VARIABLE}"
+            )
+        })?;
         // Another process may take the port between our look and the start of the server.
         for _ in 0..5 {
-            let process = Process::spawn(&binary, free_port(), arguments)
+            let (port, tls_port) = (free_port(), if tls { free_port() } else { 0 });
+            let process = Process::spawn(&binary, |folder| {
+                let mut arguments: Vec<OsString> = vec!["--dir".into(), folder.into()];
+                let ports = [port.to_string(), tls_port.to_string()];
+                arguments.extend(["--bind", "127.0.0.1", "--port", &ports[0]].map(OsString::from));
+                if tls {
+                    arguments.extend(["--tls-port", &ports[1]].map(OsString::from));
+                }
+                arguments.extend(more.iter().map(OsString::from));
+                arguments
+            });
+            let process = process
                 .map_err(|e| format!("no redis-server for the tests: {}: {e}", binary.display()))?;
-            if process.command_start() {
-                let url = format!("redis://127.0.0.1:{}/", process.port);
-                return Ok(Self {
-                    process: Some(process),
-                    url,
-                });
+            let server = Self {
+                url: format!("redis://127.0.0.1:{port}/"),
+                port,
+                tls_port,
+                process: Some(process),
+            };
+            if server.command_start() {
+                return Ok(server);
             }
         }
         Err("no redis-server for the tests: it does not start".into())
@@ -102,7 +117,14 @@ impl Redis {
 
     /// The port on the loopback address.
     pub(crate) fn port(&self) -> u16 {
-        self.process().port
+        self.process();
+        self.port
+    }
+
+    /// The one for TLS.
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.process();
+        self.tls_port
     }
 
     fn process(&self) -> &Process {
@@ -128,58 +150,12 @@ impl Redis {
 
     /// Starts the server again with the same data at the same address, after killing it if it runs.
     pub(crate) fn restart(&self) {
-        assert!(
-            self.process().command_start(),
-            "redis-server does not start again"
-        );
-    }
-}
-
-impl Process {
-    fn spawn(binary: &Path, port: u16, arguments: &[&str]) -> std::io::Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("nodestorage-redis-")
-            .tempdir()?;
-        let mut child = Command::new("sh")
-            .args(["-c", WATCHDOG, "watchdog"])
-            .arg(folder.path())
-            .arg(binary)
-            .arg("--dir")
-            .arg(folder.path())
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // Ctrl-C and a kill of the test's process group must leave the watchdog to do its work.
-            .process_group(0)
-            .spawn()?;
-        let commands = child.stdin.take();
-        let answers = BufReader::new(child.stdout.take().expect("its output is a pipe"));
-        // From here on the watchdog removes the folder.
-        let _ = folder.keep();
-        Ok(Self {
-            watchdog: Mutex::new(Watchdog {
-                child,
-                commands,
-                answers,
-            }),
-            port,
-        })
-    }
-
-    fn command(&self, verb: &str) {
-        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
-        let commands = watchdog.commands.as_mut().expect("open until the drop");
-        writeln!(commands, "{verb}").expect("the watchdog reads its commands");
-        let mut answer = String::new();
-        let read = watchdog.answers.read_line(&mut answer);
-        read.expect("the watchdog answers its commands");
+        assert!(self.command_start(), "redis-server does not start again");
     }
 
     /// Starts the server; whether it answers in time.
     fn command_start(&self) -> bool {
-        self.command("start");
+        self.process().command("start");
         let deadline = Instant::now() + START_DEADLINE;
         while Instant::now() < deadline {
             if self.answers().unwrap_or(false) {
@@ -199,43 +175,5 @@ impl Process {
         // "-LOADING …" while it reads its files.
         // With a password it refuses, but it is there.
         Ok(&answer == b"+PONG\r\n" || answer.starts_with(b"-NOAUTH"))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
-        // The end of its input is what the watchdog waits for; when it has ended, all is gone.
-        drop(watchdog.commands.take());
-        let _ = watchdog.child.wait();
-    }
-}
-
-fn find_binary() -> Result<PathBuf, String> {
-    if let Some(binary) = std::env::var_os(BINARY_VARIABLE).filter(|it| !it.is_empty()) {
-        return Ok(binary.into());
-    }
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join(".servers/bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([installed])
-        .map(|folder| folder.join("redis-server"))
-        .find(|binary| binary.is_file())
-        .ok_or_else(|| {
-            format!(
-                "no redis-server for the tests: run scripts/install redis, or set {URL_VARIABLE} \
-                 or {BINARY_VARIABLE}"
-            )
-        })
-}
-
-/// A port that is free now and that no client socket takes meanwhile: they come from 32768 upwards.
-fn free_port() -> u16 {
-    loop {
-        let port =
-            15_000 + u16::try_from(RandomState::new().hash_one(()) % 17_000).expect("below 17,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

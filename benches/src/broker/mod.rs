@@ -8,6 +8,10 @@ mod nats_server;
 #[allow(clippy::expect_used, clippy::panic, reason = "written for tests")]
 #[path = "../../../tests/support/redis.rs"]
 mod redis_server;
+#[allow(dead_code, reason = "the tests use the rest")]
+#[allow(clippy::expect_used, clippy::panic, reason = "written for tests")]
+#[path = "../../../tests/support/server_process.rs"]
+mod server_process;
 
 pub(crate) mod gauge;
 pub(crate) mod nats;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -48,6 +48,8 @@ pub(super) struct Member {
     pub(super) upkeep: Crew,
     /// How many members of the group were live at the last heartbeat; 0 before the first.
     pub(super) live: AtomicUsize,
+    /// For handlers at work; see [`unfinished`](super::unfinished).
+    pub(super) turns: RwLock<()>,
     /// Someone in this process took dead letters out.
     pub(super) letters_taken: Notify,
     /// How leaving ended, once it has; who leaves is a task of its own.
@@ -86,6 +88,7 @@ impl Member {
             crew: Crew::new(kill),
             upkeep: Crew::new(kill),
             live: AtomicUsize::new(0),
+            turns: RwLock::new(()),
             letters_taken: Notify::new(),
             left: watch::Sender::new(None),
             leaving: std::sync::Once::new(),

@@ -22,6 +22,7 @@ mod member;
 mod options;
 mod partition;
 mod reading;
+mod unfinished;
 mod wire;
 mod working;
 
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{PublishError, StartFrom};
 use crate::error::{Error, Result};
@@ -112,6 +114,24 @@ pub(in crate::bus) trait Broker: Debug + Send + Sync + 'static {
     /// is held: the machine does not ask for it.
     async fn acknowledge(&self, group: &str, member: &str, done: &[Acknowledgement]) -> Result<()>;
 
+    /// How many attempts at a delivery's event [`begin`](Self::begin) has noted since it was last acknowledged;
+    /// `None` if the claim is not current.
+    async fn begun(
+        &self,
+        group: &str,
+        member: &str,
+        delivery: Acknowledgement,
+    ) -> Result<Option<u32>>;
+
+    /// Notes durably that an attempt begins, and says how many that makes; `None` if the claim is not current.
+    /// Acknowledging and burying forget them.
+    async fn begin(
+        &self,
+        group: &str,
+        member: &str,
+        delivery: Acknowledgement,
+    ) -> Result<Option<u32>>;
+
     /// Stores a dead letter of the group, and then acknowledges the delivery. Repeating it leaves one
     /// letter. At most about `at_most` letters are kept, over all members.
     async fn bury(
@@ -171,7 +191,7 @@ pub(in crate::bus) struct Outgoing {
 
 /// Bytes of an event, or of something that is none. Cheap to clone; never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub(in crate::bus) struct Payload(pub(in crate::bus) Arc<[u8]>);
+pub(in crate::bus) struct Payload(pub(in crate::bus) Bytes);
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
@@ -251,6 +271,8 @@ pub(in crate::bus) struct Delivery {
     pub(in crate::bus) payload: Payload,
     /// A dead letter that somebody wants handled again.
     pub(in crate::bus) redriven: bool,
+    /// How often the broker has handed it out to owners, this time included; at least that.
+    pub(in crate::bus) times: u32,
 }
 
 /// A delivery that is done.

@@ -1,9 +1,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::desk::Incoming;
 use super::member::Member;
-use super::{Delivery, Reader};
+use super::{Delivery, Payload, Reader};
 use crate::bus::work::with_causes;
 use crate::error::{Error, ErrorKind};
 
@@ -84,10 +86,12 @@ fn incoming(member: &Member, delivery: Delivery) -> Incoming {
         Ok(event) if member.spec.filter.matches(&event) => Incoming::Event {
             event,
             redriven: delivery.redriven,
+            times: delivery.times,
         },
         Ok(_) => Incoming::Unwanted,
         Err(error) => Incoming::Foreign {
-            payload: delivery.payload,
+            // By itself: it may be part of what came over the connection at a time.
+            payload: Payload(Bytes::copy_from_slice(&delivery.payload.0)),
             error: with_causes(&error),
         },
     }

@@ -75,7 +75,7 @@ impl Wire {
     pub(super) fn dead_letter(&self, letter: Letter) -> DeadLetter {
         match self.event(&letter.payload) {
             Ok(event) => DeadLetter::new(event, letter.error, letter.attempts),
-            Err(_) => DeadLetter::foreign(letter.id, letter.payload.0, letter.error),
+            Err(_) => DeadLetter::foreign(letter.id, &*letter.payload.0, letter.error),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::desk::{Content, Job};
 use super::member::Member;
 use super::reading::pause;
+use super::unfinished::{Prepared, broken_off, cause, prepare};
 use super::wire::foreign_id;
 use super::{Burial, Letter};
 use crate::bus::SubscriptionState;
@@ -28,19 +29,23 @@ pub(super) async fn work(member: Arc<Member>) {
                 continue;
             }
         };
-        let lost = job.lost.clone();
-        let broken_off = async {
-            tokio::select! {
-                () = member.crew.kill().cancelled() => {}
-                () = lost.cancelled() => {}
+        let turn = match prepare(&member, &job).await {
+            Prepared::Begin(turn) => turn,
+            Prepared::GiveUp(attempts) => {
+                bury(&member, job, Some((cause(attempts), attempts))).await;
+                continue;
             }
+            Prepared::BrokenOff => continue,
         };
-        match attempt(&member.handler, event, broken_off).await {
+        let outcome = attempt(&member.handler, event, broken_off(&member, &job)).await;
+        drop(turn);
+        match outcome {
             None => drop(job),
             Some(Ok(())) => job.handled(),
             Some(Err(error)) => {
                 if !job.retried(member.spec.retry) {
-                    bury(&member, job, Some(error)).await;
+                    let attempts = job.attempts();
+                    bury(&member, job, Some((error, attempts))).await;
                 }
             }
         }
@@ -49,8 +54,8 @@ pub(super) async fn work(member: Arc<Member>) {
 
 /// Puts what cannot be handled into the dead letters. While they are full the subscription stalls, and
 /// the job keeps its place.
-async fn bury(member: &Arc<Member>, job: Job, error: Option<String>) {
-    let letter = match letter(member, &job, error) {
+async fn bury(member: &Arc<Member>, job: Job, failure: Option<(String, u32)>) {
+    let letter = match letter(member, &job, failure) {
         Ok(letter) => letter,
         Err(error) => {
             // It was read through the same serializer, so this one is at odds with itself; the event
@@ -84,17 +89,24 @@ async fn bury(member: &Arc<Member>, job: Job, error: Option<String>) {
     }
 }
 
-fn letter(member: &Member, job: &Job, error: Option<String>) -> crate::error::Result<Letter> {
+fn letter(
+    member: &Member,
+    job: &Job,
+    failure: Option<(String, u32)>,
+) -> crate::error::Result<Letter> {
     let done = job.done();
     let partition = done.claim.partition;
     Ok(match &job.content {
-        Content::Event(event) => Letter {
-            id: event.id(),
-            partition,
-            payload: member.wire.payload(event)?,
-            error: error.unwrap_or_default(),
-            attempts: job.attempts(),
-        },
+        Content::Event(event) => {
+            let (error, attempts) = failure.unwrap_or_default();
+            Letter {
+                id: event.id(),
+                partition,
+                payload: member.wire.payload(event)?,
+                error,
+                attempts,
+            }
+        }
         Content::Foreign { payload, error } => Letter {
             id: foreign_id(member.broker.label(), partition, done.position),
             partition,
@@ -150,7 +162,7 @@ fn stall(member: &Member) {
         return;
     }
     let reason: Arc<str> = format!(
-        "all {} dead letters are taken; redrive or discard some",
+        "there is no room for more than {} dead letters; redrive or discard some",
         member.spec.max_dead_letters
     )
     .into();

@@ -108,11 +108,11 @@ impl MemoryBus {
 #[cfg(any(feature = "redis", feature = "nats"))]
 impl MemoryBus {
     /// Puts bytes that are no event into the dead letters of every subscription that has room for them.
-    pub(in crate::bus) fn refuse(&self, payload: &Arc<[u8]>, error: &Error) {
+    pub(in crate::bus) fn refuse(&self, payload: &[u8], error: &Error) {
         let groups = self.0.registry().groups.clone();
         let letter = super::DeadLetter::foreign(
             Uuid::new_v4().into(),
-            Arc::clone(payload),
+            payload,
             super::work::with_causes(error),
         );
         for group in groups {

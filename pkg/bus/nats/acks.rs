@@ -72,6 +72,9 @@ impl Shared {
                 hand.acknowledged(done.position);
             }
         }
+        for lease in &leases {
+            self.forget_attempts(lease, done).await;
+        }
         Ok(())
     }
 }

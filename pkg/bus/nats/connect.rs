@@ -1,29 +1,81 @@
 //! From a URL and options to a connection.
 
+use std::error::Error as _;
+use std::io;
 use std::str::FromStr;
 
-use async_nats::{Client, ConnectOptions, ServerAddr};
+use async_nats::rustls::pki_types::CertificateDer;
+use async_nats::rustls::pki_types::pem::PemObject;
+use async_nats::rustls::{ClientConfig, RootCertStore};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 
+use crate::bus::RootCertificates;
+use crate::bus::root_certificates::unreadable;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connects; `url` may name several servers of a cluster, with commas between.
-pub(super) async fn connect(url: &str, options: ConnectOptions) -> Result<Client> {
+pub(super) async fn connect(
+    url: &str,
+    options: ConnectOptions,
+    root: Option<&RootCertificates>,
+) -> Result<Client> {
     let servers = servers(url)?;
+    let options = match root {
+        Some(root) => options.require_tls(true).tls_client_config(trusting(root)?),
+        None => options,
+    };
     let options = match servers.iter().find_map(credentials) {
         Some(Credentials::User(user, password)) => options.user_and_password(user, password),
         Some(Credentials::Token(token)) => options.token(token),
         None => options,
     };
-    options.connect(servers).await.map_err(|error| {
-        let kind = match error.kind() {
-            async_nats::ConnectErrorKind::Authentication
-            | async_nats::ConnectErrorKind::AuthorizationViolation
-            | async_nats::ConnectErrorKind::ServerParse => ErrorKind::InvalidConfig,
-            _ => ErrorKind::Unavailable,
-        };
-        // Neither the URL nor the client's message about it: both may hold credentials.
-        Error::new(kind, format!("nats: no connection: {}", error.kind()))
-    })
+    let addresses: Vec<_> = servers.iter().map(address).collect();
+    let connected = options.connect(servers).await;
+    connected.map_err(|error| unconnected(&addresses.join(", "), &error))
+}
+
+/// Trusts certificates of these authorities and of no others.
+fn trusting(root: &RootCertificates) -> Result<ClientConfig> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(root.pem()) {
+        let certificate = certificate.map_err(|_| unreadable("nats bus"))?;
+        store.add(certificate).map_err(|_| unreadable("nats bus"))?;
+    }
+    Ok(ClientConfig::builder()
+        .with_root_certificates(store)
+        .with_no_client_auth())
+}
+
+/// Host and port, and not what stands before them.
+fn address(server: &ServerAddr) -> String {
+    format!("{}:{}", server.host(), server.port())
+}
+
+/// Neither the URL nor the client's message about it is shown: both may hold credentials.
+fn unconnected(addresses: &str, error: &ConnectError) -> Error {
+    if let Some(reason) = no_tls(error) {
+        return Error::new(
+            ErrorKind::InvalidConfig,
+            format!("nats: no TLS with {addresses}: {reason}"),
+        );
+    }
+    let kind = match error.kind() {
+        ConnectErrorKind::Authentication
+        | ConnectErrorKind::AuthorizationViolation
+        | ConnectErrorKind::ServerParse => ErrorKind::InvalidConfig,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(
+        kind,
+        format!("nats: no connection to {addresses}: {}", error.kind()),
+    )
+}
+
+/// Why there is no TLS, if that is why: the certificate is not trusted, or the other side speaks something
+/// else. A connection that broke meanwhile is another kind of error.
+fn no_tls(error: &ConnectError) -> Option<String> {
+    let cause = error.source()?.downcast_ref::<io::Error>()?;
+    (cause.kind() == io::ErrorKind::InvalidData).then(|| cause.to_string())
 }
 
 /// What stands before the `@` of a URL.

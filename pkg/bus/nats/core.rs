@@ -37,7 +37,7 @@ impl CoreChannel {
             headers.insert(MESSAGE_ID, event.event.id().to_string());
             headers.insert(CONTENT_TYPE, self.content_type);
             let subject = self.subjects.live_event(&event.event);
-            let payload = event.payload.0.to_vec().into();
+            let payload = event.payload.0.clone();
             self.server
                 .client()
                 .publish_with_headers(subject, headers, payload)
@@ -77,7 +77,7 @@ impl Channel for CoreChannel {
 
     async fn send_mark(&self, mark: Payload) -> Result<()> {
         self.server.check_connected()?;
-        let payload = mark.0.to_vec().into();
+        let payload = mark.0.clone();
         let sent = self.server.client().publish(self.subjects.mark(), payload);
         sent.await.map_err(|error| error::unsent("a mark", error))
     }

@@ -1,7 +1,6 @@
 //! Deliveries of one partition: which came, which were handed out, and which may be missing.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -77,6 +76,8 @@ struct Waiting {
     message: Message,
     reply: Subject,
     since: Instant,
+    /// How often it was delivered.
+    times: u64,
 }
 
 #[derive(Debug)]
@@ -226,6 +227,7 @@ impl Hand {
                 message,
                 reply,
                 since,
+                times: place.times,
             };
             self.ready.insert(place.stream, waiting);
         }
@@ -287,7 +289,8 @@ impl Hand {
                 minor: 0,
             },
             redriven: *waiting.message.subject == *redriven.own,
-            payload: Payload(Arc::from(&waiting.message.payload[..])),
+            times: u32::try_from(waiting.times).unwrap_or(u32::MAX),
+            payload: Payload(waiting.message.payload),
         })
     }
 

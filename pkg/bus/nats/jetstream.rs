@@ -127,6 +127,24 @@ impl Broker for JetStream {
         self.0.acknowledge(group, member, done).await
     }
 
+    async fn begun(
+        &self,
+        group: &str,
+        member: &str,
+        delivery: Acknowledgement,
+    ) -> Result<Option<u32>> {
+        self.0.begun(group, member, delivery).await
+    }
+
+    async fn begin(
+        &self,
+        group: &str,
+        member: &str,
+        delivery: Acknowledgement,
+    ) -> Result<Option<u32>> {
+        self.0.begin(group, member, delivery).await
+    }
+
     async fn bury(
         &self,
         group: &str,

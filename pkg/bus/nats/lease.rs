@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use async_nats::Subject;
 
+use super::attempts::Attempts;
 use super::hand::{Hand, Redriven};
 use crate::bus::broker::{Claim, Delivery};
 
@@ -23,6 +24,8 @@ pub(super) struct Lease {
     /// The revision of that entry.
     revision: AtomicU64,
     pub(super) consumer: String,
+    /// What was noted of attempts at events in hand.
+    pub(super) attempts: Attempts,
     redriven: Redriven,
     hand: Mutex<Hand>,
 }
@@ -35,6 +38,7 @@ impl Lease {
             claim,
             title,
             consumer,
+            attempts: Attempts::default(),
             hand: Mutex::new(Hand::new()),
         }
     }

@@ -36,7 +36,9 @@ impl Shared {
         }
         let subjects = self.subjects.group(group);
         let subject = subjects.letter(letter.id.as_uuid());
-        if self.state.count(&subjects.letters()).await? >= at_most {
+        let needed = u64::try_from(letter.payload.0.len() + ENVELOPE).unwrap_or(u64::MAX);
+        let count = self.state.count(&subjects.letters()).await?;
+        if count.entries >= at_most || count.room.is_some_and(|room| room < needed) {
             let repeated = self.state.last(std::slice::from_ref(&subject)).await?;
             if repeated.is_empty() {
                 return Ok(Burial::Full);

@@ -27,6 +27,7 @@
 //! `docs/nats.md` describes subjects, headers and settings.
 
 mod acks;
+mod attempts;
 mod connect;
 mod core;
 mod done;
@@ -105,8 +106,8 @@ impl NatsBus {
     /// between. The URL may hold a user and a password, or a token.
     ///
     /// # Errors
-    /// `InvalidConfig` for a wrong URL, credentials or options, and for streams that exist with other
-    /// settings, another number of partitions above all; `Unsupported` for a server that is too old;
+    /// `InvalidConfig` for a wrong URL, credentials or options, for a server whose certificate is not trusted,
+    /// and for streams that exist with other settings, another number of partitions above all; `Unsupported` for a server that is too old;
     /// `Unavailable` if there is no server, or none with JetStream.
     pub async fn connect(url: &str, options: NatsBusOptions) -> Result<Self> {
         Self::connect_with(url, ConnectOptions::new(), options).await
@@ -122,16 +123,24 @@ impl NatsBus {
         options: NatsBusOptions,
     ) -> Result<Self> {
         options.validate()?;
-        let client = connect::connect(url, connection).await?;
+        let root = options.root_certificates.as_ref();
+        let client = connect::connect(url, connection, root).await?;
         Self::open(client, options, true).await
     }
 
     /// Uses a client that exists already. Closing the bus leaves it connected.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect), and `InvalidConfig` for options with root certificates: what to trust is
+    /// the client's own.
     pub async fn from_client(client: Client, options: NatsBusOptions) -> Result<Self> {
         options.validate()?;
+        if options.root_certificates.is_some() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "nats bus has root certificates for a client that exists already",
+            ));
+        }
         Self::open(client, options, false).await
     }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bus::RootCertificates;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{CloudEvents, EventSerializer};
 
@@ -51,6 +52,11 @@ pub struct NatsBusOptions {
     /// removed; when that makes no room, publishing fails with `Unavailable`. An existing stream keeps
     /// what it has. `None` is without a bound. Default 1 GiB.
     pub max_bytes: Option<u64>,
+    /// How many bytes the stream of the state is created with, which holds the dead letters of all groups. When
+    /// they have all but the last sixteenth, no letter is added and the subscription stalls until some are
+    /// redriven or discarded; the rest is for claims and signs of life. An existing stream keeps what it has.
+    /// `None` is without a bound. At least 16 MiB. Default 256 MiB.
+    pub max_state_bytes: Option<u64>,
     /// For how long an event id that was published is recognised. The relay repeats what it published
     /// since its last checkpoint. Default 2 minutes.
     pub duplicate_window: Duration,
@@ -63,6 +69,10 @@ pub struct NatsBusOptions {
     pub claim_ttl: Duration,
     /// How long a broadcast is kept whose process is gone. Default a minute.
     pub broadcast_ttl: Duration,
+    /// The authorities that a server's certificate must come from. With them the connection is one with TLS or
+    /// none, whatever the URL says; they replace the TLS settings of the client's own options. Default: those
+    /// that the system trusts.
+    pub root_certificates: Option<RootCertificates>,
     /// How long to wait for an answer of the server. Default 5 s.
     pub request_timeout: Duration,
     /// How long closing and unsubscribing wait for handlers. Default 30 s.
@@ -82,16 +92,21 @@ impl Default for NatsBusOptions {
             storage: NatsStorage::default(),
             replicas: 1,
             max_bytes: Some(1 << 30),
+            max_state_bytes: Some(256 << 20),
             duplicate_window: Duration::from_secs(120),
             ack_wait: Duration::from_secs(30),
             claim_ttl: Duration::from_secs(10),
             broadcast_ttl: Duration::from_secs(60),
+            root_certificates: None,
             request_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             serializer: Arc::new(CloudEvents),
         }
     }
 }
+
+/// A sixteenth of it is room for the claims and members of thousands of partitions.
+const LEAST_STATE: u64 = 16 << 20;
 
 impl NatsBusOptions {
     /// The defaults.
@@ -156,6 +171,13 @@ impl NatsBusOptions {
         self
     }
 
+    /// Sets how many bytes the stream of the state is created with.
+    #[must_use]
+    pub fn with_max_state_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.max_state_bytes = bytes;
+        self
+    }
+
     /// Sets for how long an event id is recognised.
     #[must_use]
     pub fn with_duplicate_window(mut self, window: Duration) -> Self {
@@ -181,6 +203,13 @@ impl NatsBusOptions {
     #[must_use]
     pub fn with_broadcast_ttl(mut self, ttl: Duration) -> Self {
         self.broadcast_ttl = ttl;
+        self
+    }
+
+    /// Sets the authorities that a server's certificate must come from.
+    #[must_use]
+    pub fn with_root_certificates(mut self, certificates: RootCertificates) -> Self {
+        self.root_certificates = Some(certificates);
         self
     }
 
@@ -228,6 +257,11 @@ impl NatsBusOptions {
                 "not 1 to 5 replicas",
             ),
             (self.max_bytes == Some(0), "a stream for no bytes"),
+            (
+                self.max_state_bytes
+                    .is_some_and(|bytes| bytes < LEAST_STATE),
+                "less than 16 MiB for its state",
+            ),
             (self.request_timeout.is_zero(), "no time for requests"),
             (
                 self.ack_wait < self.claim_ttl * 3,
@@ -240,6 +274,9 @@ impl NatsBusOptions {
                     format!("nats bus has {what}"),
                 ));
             }
+        }
+        if let Some(certificates) = &self.root_certificates {
+            certificates.validate("nats bus")?;
         }
         Ok(())
     }
@@ -265,6 +302,7 @@ mod tests {
             NatsBusOptions::new().with_partitions(2_000),
             NatsBusOptions::new().with_replicas(6),
             NatsBusOptions::new().with_max_bytes(Some(0)),
+            NatsBusOptions::new().with_max_state_bytes(Some(1_000)),
             NatsBusOptions::new().with_stream("a.b"),
             NatsBusOptions::new().with_stream(""),
             NatsBusOptions::new().with_ack_wait(second),

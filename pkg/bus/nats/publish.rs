@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 
 use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
@@ -34,8 +35,8 @@ const LARGEST_BATCH: usize = 1_000;
 /// A server keeps an atomic batch aside until it is complete; larger ones go message by message.
 const LARGEST_BATCH_BYTES: usize = 8 * 1_024 * 1_024;
 
-pub(super) const MESSAGE_ID: &str = "Nats-Msg-Id";
-pub(super) const CONTENT_TYPE: &str = "content-type";
+pub(super) const MESSAGE_ID: HeaderName = NATS_MESSAGE_ID;
+pub(super) const CONTENT_TYPE: HeaderName = HeaderName::from_static("content-type");
 const BATCH_ID: &str = "Nats-Batch-Id";
 const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
 const BATCH_COMMIT: &str = "Nats-Batch-Commit";
@@ -103,7 +104,7 @@ impl Shared {
         let id = Uuid::new_v4().to_string();
         for (place, event) in batch.iter().enumerate() {
             let subject = self.subjects.event(&event.event, event.partition);
-            let payload = event.payload.0.to_vec().into();
+            let payload = event.payload.0.clone();
             let mut headers = self.headers(event);
             headers.insert(BATCH_ID, id.as_str());
             headers.insert(BATCH_SEQUENCE, (place + 1).to_string());
@@ -184,7 +185,7 @@ impl Shared {
 
     async fn send(&self, event: &Outgoing) -> Result<PublishAckFuture, PublishError> {
         let subject = self.subjects.event(&event.event, event.partition);
-        let payload = event.payload.0.to_vec();
+        let payload = event.payload.0.clone();
         self.server
             .publish(subject, self.headers(event), payload)
             .await
@@ -210,7 +211,7 @@ impl Shared {
         let mut headers = HeaderMap::new();
         headers.insert(MESSAGE_ID, message_id);
         headers.insert(CONTENT_TYPE, self.content_type);
-        let payload = payload.0.to_vec();
+        let payload = payload.0.clone();
         let sent = self.server.publish(subject, headers, payload).await;
         sent.map_err(unpublished)?.await.map_err(unpublished)?;
         Ok(())

@@ -8,6 +8,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::{Context, ContextBuilder};
 use async_nats::{Client, HeaderMap, Message, RequestErrorKind, Subscriber};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -105,10 +106,10 @@ impl Server {
         &self,
         subject: String,
         headers: HeaderMap,
-        payload: Vec<u8>,
+        payload: Bytes,
     ) -> std::result::Result<PublishAckFuture, PublishError> {
         self.context
-            .publish_with_headers(subject, headers, payload.into())
+            .publish_with_headers(subject, headers, payload)
             .await
     }
 

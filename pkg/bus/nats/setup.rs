@@ -75,9 +75,7 @@ fn events(subjects: &Subjects, options: &NatsBusOptions, atomic: bool) -> Config
         retention: RetentionPolicy::Limits,
         // A full stream refuses what is new. What is old may be unread.
         discard: DiscardPolicy::New,
-        max_bytes: options
-            .max_bytes
-            .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        max_bytes: bound(options.max_bytes),
         storage: storage(options),
         num_replicas: options.replicas,
         duplicate_window: options.duplicate_window,
@@ -93,6 +91,7 @@ fn state(subjects: &Subjects, options: &NatsBusOptions) -> Config {
         description: Some("nodestorage: groups, claims and dead letters of a bus".to_owned()),
         subjects: vec![subjects.of_state()],
         max_messages_per_subject: 1,
+        max_bytes: bound(options.max_state_bytes),
         discard: DiscardPolicy::New,
         storage: storage(options),
         num_replicas: options.replicas,
@@ -101,6 +100,10 @@ fn state(subjects: &Subjects, options: &NatsBusOptions) -> Config {
         metadata: HashMap::new(),
         ..Config::default()
     }
+}
+
+fn bound(bytes: Option<u64>) -> i64 {
+    bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 fn storage(options: &NatsBusOptions) -> StorageType {

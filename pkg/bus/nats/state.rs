@@ -54,6 +54,17 @@ pub(super) enum Put {
     Conflict,
 }
 
+/// This part of the stream is not for dead letters: a group without room for its claims would stand still.
+const RESERVED: u64 = 16;
+
+/// What there is of something.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count {
+    pub(super) entries: usize,
+    /// How many bytes of dead letters the stream still takes; `None` without a bound.
+    pub(super) room: Option<u64>,
+}
+
 /// When a message may be stored, and for how long.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Terms {
@@ -82,7 +93,7 @@ impl State {
         if let Some(ttl) = terms.ttl {
             headers.insert(TTL, whole_seconds(ttl));
         }
-        let sent = self.server.publish(subject, headers, payload).await;
+        let sent = self.server.publish(subject, headers, payload.into()).await;
         let acknowledged = match sent {
             Ok(sent) => sent.await,
             Err(error) => Err(error),
@@ -126,14 +137,21 @@ impl State {
         Ok(entries)
     }
 
-    /// How many entries there are at a subject with wildcards.
-    pub(super) async fn count(&self, subjects: &str) -> Result<usize> {
+    /// How many entries there are at a subject with wildcards, and how full the stream is.
+    pub(super) async fn count(&self, subjects: &str) -> Result<Count> {
         #[derive(serde::Deserialize)]
         struct Answer {
+            config: Config,
             state: Subjects,
         }
         #[derive(serde::Deserialize)]
+        struct Config {
+            /// -1 without a bound.
+            max_bytes: i64,
+        }
+        #[derive(serde::Deserialize)]
         struct Subjects {
+            bytes: u64,
             #[serde(default)]
             num_subjects: usize,
             #[serde(default)]
@@ -148,11 +166,12 @@ impl State {
             )
             .await?;
         // `num_subjects` is of the whole stream; the list is of those that were asked for, or absent.
-        Ok(answer
-            .state
-            .subjects
-            .map_or(0, |found| found.len())
-            .min(answer.state.num_subjects))
+        let found = answer.state.subjects.map_or(0, |found| found.len());
+        let room = u64::try_from(answer.config.max_bytes).ok();
+        Ok(Count {
+            entries: found.min(answer.state.num_subjects),
+            room: room.map(|all| (all - all / RESERVED).saturating_sub(answer.state.bytes)),
+        })
     }
 
     /// Removes one entry if it is still this one. Says whether it was.

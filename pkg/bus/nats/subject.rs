@@ -158,6 +158,11 @@ impl GroupSubjects {
         format!("{}.claims.*", self.0)
     }
 
+    /// How many attempts at an event have begun, by its number in the stream.
+    pub(super) fn attempt(&self, partition: u32, place: u64) -> String {
+        format!("{}.attempts.{partition}.{place}", self.0)
+    }
+
     pub(super) fn letter(&self, id: Uuid) -> String {
         format!("{}.letters.{id}", self.0)
     }

@@ -72,6 +72,27 @@ impl Streams {
             .map_or("", String::as_str)
     }
 
+    /// How many attempts at an event have begun, with one more if it begins now; `None` without the claim.
+    async fn attempts(
+        &self,
+        group: &str,
+        delivery: Acknowledgement,
+        begins: bool,
+    ) -> Result<Option<u32>> {
+        let Acknowledgement { claim, position } = delivery;
+        let mut script = self.scripts.attempt.prepare_invoke();
+        script
+            .key(&self.base)
+            .arg(group)
+            .arg(claim.partition)
+            .arg(claim.fence)
+            .arg(position.source)
+            .arg(keys::id(position))
+            .arg(u8::from(begins));
+        let begun: i64 = self.connection.script("note an attempt", &script).await?;
+        Ok(u32::try_from(begun).ok())
+    }
+
     async fn forget(&self, group: &str, member: &str, held: &[Claim]) -> Result<()> {
         let mut script = self.scripts.release.prepare_invoke();
         script.key(&self.base).arg(group).arg(member);
@@ -253,6 +274,24 @@ impl Broker for StreamsBroker {
             }
         }
         Ok(())
+    }
+
+    async fn begun(
+        &self,
+        group: &str,
+        _member: &str,
+        delivery: Acknowledgement,
+    ) -> Result<Option<u32>> {
+        self.0.attempts(group, delivery, false).await
+    }
+
+    async fn begin(
+        &self,
+        group: &str,
+        _member: &str,
+        delivery: Acknowledgement,
+    ) -> Result<Option<u32>> {
+        self.0.attempts(group, delivery, true).await
     }
 
     async fn bury(

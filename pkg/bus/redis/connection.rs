@@ -5,11 +5,34 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, FromRedisValue, Pipeline, RedisError, ScriptInvocation,
+    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+    ScriptInvocation, TlsCertificates,
 };
 
-use super::error::translated;
-use crate::error::Result;
+use super::error::{translated, unconnected};
+use crate::bus::RootCertificates;
+use crate::bus::root_certificates::unreadable;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A client for a URL, which trusts the named authorities if there are any.
+pub(super) fn client(url: &str, root: Option<&RootCertificates>) -> Result<Client> {
+    let wrong = |error| translated("use the URL", &error);
+    let address = url.into_connection_info().map_err(wrong)?;
+    let Some(root) = root else {
+        return Client::open(address).map_err(wrong);
+    };
+    if !matches!(address.addr(), redis::ConnectionAddr::TcpTls { .. }) {
+        return Err(Error::new(
+            ErrorKind::InvalidConfig,
+            "redis bus has root certificates and a URL without TLS: it has to begin with rediss://",
+        ));
+    }
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(root.pem().to_vec()),
+    };
+    Client::build_with_tls(address, certificates).map_err(|_| unreadable("redis bus"))
+}
 
 /// One connection that many calls share, made anew after it broke.
 ///
@@ -55,7 +78,7 @@ impl Connection {
         client
             .get_multiplexed_async_connection_with_config(&config)
             .await
-            .map_err(|error| translated("connect", &error))
+            .map_err(|error| unconnected("connect", client, &error))
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -116,7 +139,7 @@ impl Connection {
         let connection = client
             .get_multiplexed_async_connection_with_config(&self.0.config)
             .await
-            .map_err(|error| translated(doing, &error))?;
+            .map_err(|error| unconnected(doing, client, &error))?;
         let current = Numbered {
             number: self.0.numbers.fetch_add(1, Ordering::Relaxed),
             connection,

@@ -1,4 +1,8 @@
-use redis::{RedisError, ServerErrorKind};
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+
+use redis::{Client, RedisError, ServerErrorKind};
 
 use crate::error::{Error, ErrorKind};
 
@@ -14,6 +18,26 @@ pub(super) fn translated(doing: &str, error: &RedisError) -> Error {
         return translated.with_source(error.clone());
     }
     translated
+}
+
+/// A connection that did not come about. The message says to where, without user and password.
+pub(super) fn unconnected(doing: &str, client: &Client, error: &RedisError) -> Error {
+    let address = client.get_connection_info().addr();
+    if let Some(reason) = no_tls(error) {
+        let message = format!("redis bus cannot {doing}: no TLS with {address}: {reason}");
+        return Error::new(ErrorKind::InvalidConfig, message).with_source(error.clone());
+    }
+    translated(&format!("{doing} at {address}"), error)
+}
+
+/// Why there is no TLS, if that is why: the certificate is not trusted, or the other side speaks something
+/// else. A connection that broke meanwhile is another kind of error.
+fn no_tls(error: &RedisError) -> Option<String> {
+    // The driver shares what it got from below.
+    type Shared = Arc<dyn std::error::Error + Send + Sync>;
+    let cause = error.source()?.downcast_ref::<Shared>()?;
+    let cause = cause.downcast_ref::<io::Error>()?;
+    (cause.kind() == io::ErrorKind::InvalidData).then(|| cause.to_string())
 }
 
 fn kind(error: &RedisError) -> ErrorKind {

@@ -54,7 +54,6 @@ use async_trait::async_trait;
 use redis::Client;
 
 use self::broker::{Streams, StreamsBroker};
-use self::error::translated;
 use self::pubsub::PubSubChannel;
 use super::broker::{DurableBus, LiveBus};
 use super::{
@@ -79,22 +78,34 @@ enum Mode {
 }
 
 impl RedisBus {
-    /// Connects to the server at a `redis://` or `rediss://` URL.
+    /// Connects to the server at a `redis://` or, with TLS, `rediss://` URL.
     ///
     /// # Errors
-    /// `InvalidConfig` for a wrong URL, credentials, or options, and for a bus that exists with another
-    /// number of partitions; `Unavailable` if the server does not answer.
+    /// `InvalidConfig` for a wrong URL, credentials, or options, for a server whose certificate is not trusted,
+    /// and for a bus that exists with another number of partitions; `Unavailable` if the server does not answer.
     pub async fn connect(url: &str, options: RedisBusOptions) -> Result<Self> {
-        let client = Client::open(url).map_err(|error| translated("use the URL", &error))?;
-        Self::from_client(client, options).await
+        options.validate()?;
+        let client = connection::client(url, options.root_certificates.as_ref())?;
+        Self::open(client, options).await
     }
 
     /// Connects with a client that exists already.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect), and `InvalidConfig` for options with root certificates: what to trust is
+    /// the client's own.
     pub async fn from_client(client: Client, options: RedisBusOptions) -> Result<Self> {
         options.validate()?;
+        if options.root_certificates.is_some() {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "redis bus has root certificates for a client that exists already",
+            ));
+        }
+        Self::open(client, options).await
+    }
+
+    async fn open(client: Client, options: RedisBusOptions) -> Result<Self> {
         let machine = options.machine();
         Ok(Self(match options.mode {
             RedisMode::Streams => {

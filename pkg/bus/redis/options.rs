@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::bus::RootCertificates;
 use crate::bus::broker::MachineOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{CloudEvents, EventSerializer};
@@ -50,6 +51,9 @@ pub struct RedisBusOptions {
     pub max_event_bytes: usize,
     /// How events become bytes. Default [`CloudEvents`].
     pub serializer: Arc<dyn EventSerializer>,
+    /// The authorities that a server's certificate must come from, for `rediss://`. Client certificates go through
+    /// a client of your own, and so do its authorities then. Default: those that browsers trust.
+    pub root_certificates: Option<RootCertificates>,
     /// How long to wait for a connection and for an answer. Default 5 s.
     pub timeout: Duration,
     /// How long a member may be silent before others take its partitions over. Default 10 s.
@@ -71,6 +75,7 @@ impl Default for RedisBusOptions {
             when_full: WhenFull::default(),
             max_event_bytes: 64 << 20,
             serializer: Arc::new(CloudEvents),
+            root_certificates: None,
             timeout: Duration::from_secs(5),
             claim_ttl: machine.claim_ttl,
             drain_timeout: machine.drain_timeout,
@@ -141,6 +146,13 @@ impl RedisBusOptions {
         self
     }
 
+    /// Sets the authorities that a server's certificate must come from.
+    #[must_use]
+    pub fn with_root_certificates(mut self, certificates: RootCertificates) -> Self {
+        self.root_certificates = Some(certificates);
+        self
+    }
+
     /// Sets how long to wait for a connection and for an answer.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
@@ -196,6 +208,9 @@ impl RedisBusOptions {
                     format!("redis bus has {what}"),
                 ));
             }
+        }
+        if let Some(certificates) = &self.root_certificates {
+            certificates.validate("redis bus")?;
         }
         self.machine().validate()
     }

@@ -7,7 +7,7 @@ use redis::{Client, pipe};
 use tokio::time::timeout;
 
 use super::connection::Connection;
-use super::error::translated;
+use super::error::unconnected;
 use super::keys;
 use super::options::RedisBusOptions;
 use crate::bus::broker::{AppendFailure, Channel, Intake, Outgoing, Payload};
@@ -104,7 +104,7 @@ impl Listener {
             Ok::<_, redis::RedisError>(connection)
         };
         match timeout(self.patience, connecting).await {
-            Ok(result) => result.map_err(|error| translated("listen", &error)),
+            Ok(result) => result.map_err(|error| unconnected("listen", &self.client, &error)),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
                 "redis bus cannot listen: no answer in time",

@@ -92,13 +92,14 @@ impl StreamReader {
                 };
                 let progress = &mut progress[usize::from(source)];
                 for entry in entries {
-                    let (position, payload) = entry_of(source, entry).ok_or_else(garbled)?;
+                    let (position, payload, times) = entry_of(source, entry).ok_or_else(garbled)?;
                     progress.returned = Some(position);
                     deliveries.push(Delivery {
                         claim: *claim,
                         position,
                         payload,
                         redriven: source == REDRIVEN,
+                        times,
                     });
                 }
                 progress.again = again == 1;
@@ -183,9 +184,9 @@ impl Reader for StreamReader {
     }
 }
 
-/// Position and payload of a stream entry. Of one that was not written by this library: its only
+/// Position and payload of a stream entry, and how often it was handed out. The payload of one that was not written by this library: its only
 /// value, or else all its names and values as JSON.
-fn entry_of(source: u8, entry: Value) -> Option<(Position, Payload)> {
+fn entry_of(source: u8, entry: Value) -> Option<(Position, Payload, u32)> {
     let Value::Array(parts) = entry else {
         return None;
     };
@@ -193,20 +194,27 @@ fn entry_of(source: u8, entry: Value) -> Option<(Position, Payload)> {
     let id: String = redis::from_redis_value(parts.next()?).ok()?;
     let position = keys::position(source, &id)?;
     let fields: Vec<Vec<u8>> = redis::from_redis_value(parts.next()?).ok()?;
+    let times = match parts.next() {
+        Some(Value::Int(times)) => u32::try_from(times).unwrap_or(u32::MAX),
+        // Handed out for the first time.
+        _ => 1,
+    };
     let mut pairs: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(fields.len() / 2);
     let mut fields = fields.into_iter();
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         if name == b"event" {
-            return Some((position, value.into()));
+            return Some((position, value.into(), times));
         }
         pairs.push((name, value));
     }
     if pairs.len() == 1 {
-        return pairs.pop().map(|(_, value)| (position, value.into()));
+        return pairs
+            .pop()
+            .map(|(_, value)| (position, value.into(), times));
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let all: Vec<(String, String)> = pairs.iter().map(|(n, v)| (text(n), text(v))).collect();
-    Some((position, serde_json::to_vec(&all).ok()?.into()))
+    Some((position, serde_json::to_vec(&all).ok()?.into(), times))
 }
 
 fn garbled() -> Error {

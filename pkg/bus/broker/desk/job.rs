@@ -16,6 +16,7 @@ pub(in crate::bus::broker) struct Job {
     done: Acknowledgement,
     pub(in crate::bus::broker) content: Content,
     failures: u32,
+    times: u32,
     /// Cancelled when the claim is lost.
     pub(in crate::bus::broker) lost: CancellationToken,
     settled: bool,
@@ -71,6 +72,7 @@ impl Desk {
                     },
                     content: attempt.item.content,
                     failures: attempt.failures,
+                    times: attempt.item.times,
                     lost: owned.lost.clone(),
                     settled: false,
                 };
@@ -94,6 +96,11 @@ impl Job {
     /// How many attempts there were when this one fails as well.
     pub(in crate::bus::broker) fn attempts(&self) -> u32 {
         self.failures.saturating_add(1)
+    }
+
+    /// How often the broker has handed it out.
+    pub(in crate::bus::broker) fn deliveries(&self) -> u32 {
+        self.times
     }
 
     /// It was handled, or needs no handling any more, and is to be acknowledged.

@@ -72,6 +72,8 @@ enum Lane {
 struct Item {
     position: Position,
     content: Content,
+    /// See [`Delivery::times`](super::Delivery::times).
+    times: u32,
 }
 
 /// What lies at a position of a partition.

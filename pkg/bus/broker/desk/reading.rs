@@ -20,6 +20,7 @@ pub(in crate::bus::broker) enum Incoming {
     Event {
         event: Event,
         redriven: bool,
+        times: u32,
     },
     Foreign {
         payload: Payload,
@@ -63,14 +64,18 @@ impl Desk {
             // Not acknowledged, so the next owner gets it.
             return;
         };
-        let (lane, content) = match incoming {
+        let (lane, content, times) = match incoming {
             Incoming::Unwanted => {
                 state.handled.push(Acknowledgement { claim, position });
                 drop(state);
                 self.handled.notify_one();
                 return;
             }
-            Incoming::Event { event, redriven } => {
+            Incoming::Event {
+                event,
+                redriven,
+                times,
+            } => {
                 if !owned.recent.remember(event.id()) && !redriven {
                     state.handled.push(Acknowledgement { claim, position });
                     drop(state);
@@ -78,13 +83,19 @@ impl Desk {
                     return;
                 }
                 let lane = Lane::Document(event.document().clone());
-                (lane, Content::Event(event))
+                (lane, Content::Event(event), times)
             }
             Incoming::Foreign { payload, error } => {
-                (Lane::Foreign(position), Content::Foreign { payload, error })
+                let content = Content::Foreign { payload, error };
+                (Lane::Foreign(position), content, 1)
             }
         };
-        owned.lanes.append(lane, Item { position, content });
+        let item = Item {
+            position,
+            content,
+            times,
+        };
+        owned.lanes.append(lane, item);
         drop(state);
         self.work.notify_one();
     }

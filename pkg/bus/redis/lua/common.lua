@@ -24,6 +24,9 @@ local function hold(group, partition, fence, expiry, member)
         string.format('%s:%.0f:%s', fence, expiry, member))
 end
 
+-- The field that counts the attempts at an entry.
+local function attempt(partition, source, id) return partition .. ':' .. source .. ':' .. id end
+
 local function must_exist(group)
     if redis.call('EXISTS', group_key(group)) == 0 then
         return redis.error_reply('NOGROUP no such group of subscribers')
@@ -37,12 +40,18 @@ local function remove_group(group, partitions)
         redis.call('DEL', redriven_key(group, partition))
     end
     redis.call('DEL', group_key(group), group_key(group, ':members'), group_key(group, ':claims'),
-        group_key(group, ':dead'), group_key(group, ':dead:ids'))
+        group_key(group, ':dead'), group_key(group, ':dead:ids'), group_key(group, ':attempts'))
     redis.call('SREM', base .. ':groups', group)
 end
 
 local function acknowledge(group, partition, source, ids)
     if #ids == 0 then return end
+    local attempts = group_key(group, ':attempts')
+    if redis.call('EXISTS', attempts) == 1 then
+        local fields = {}
+        for at, id in ipairs(ids) do fields[at] = attempt(partition, source, id) end
+        redis.call('HDEL', attempts, unpack(fields))
+    end
     if source == '0' then
         redis.call('XACK', events_key(partition), group, unpack(ids))
     else

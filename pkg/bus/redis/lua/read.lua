@@ -5,20 +5,26 @@
 -- owner that slept through the end of its claim must not take events away from the next one.
 local group, member, left = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
--- Says whether there may be more, and where to go on.
-local function read(key, from, out)
+-- Says whether there may be more, and where to go on. What was handed out before gets its count behind it.
+local function read(key, from, out, partition, source)
     local asked = left
     if asked == 0 then return true, from end
     local reply = redis.call('XREADGROUP', 'GROUP', group, member, 'COUNT', asked, 'STREAMS', key, from)
     local entries = reply and reply[1][2] or {}
+    local counts = {}
+    if from ~= '>' and #entries > 0 then
+        local pending = redis.call('XPENDING', key, group, entries[1][1], entries[#entries][1], #entries, member)
+        for _, it in ipairs(pending) do counts[it[1]] = it[4] end
+    end
     for _, entry in ipairs(entries) do
         from = entry[1]
         if entry[2] then
+            entry[3] = counts[entry[1]]
             out[#out + 1] = entry
             left = left - 1
         else
             -- Deleted from the stream after it was handed out.
-            redis.call('XACK', key, group, entry[1])
+            acknowledge(group, partition, source, { entry[1] })
         end
     end
     return #entries == asked, from
@@ -37,8 +43,9 @@ for at = 4, #ARGV, 4 do
             local entries, again = {}, 0
             if source == 1 or redis.call('EXISTS', key) == 1 then
                 local more = after ~= ''
-                while more and left > 0 do more, after = read(key, after, entries) end
-                if more then again = 1 else read(key, '>', entries) end
+                local from = tostring(source - 1)
+                while more and left > 0 do more, after = read(key, after, entries, partition, from) end
+                if more then again = 1 else read(key, '>', entries, partition, from) end
             end
             total = total + #entries
             keys[#keys + 1] = key

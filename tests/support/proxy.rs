@@ -1,7 +1,8 @@
-//! A proxy that breaks connections on demand.
+//! A proxy in front of a server, whose connections break when a test says so.
 
 use std::sync::Arc;
 
+use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -19,13 +20,13 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let cut = Arc::new(Notify::new());
-        let all = Arc::clone(&cut);
+        let cutting = Arc::clone(&cut);
         let task = tokio::spawn(async move {
             loop {
                 let Ok((mut client, _)) = listener.accept().await else {
                     continue;
                 };
-                let all = Arc::clone(&all);
+                let cut = Arc::clone(&cutting);
                 tokio::spawn(async move {
                     let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else {
                         return;
@@ -33,8 +34,8 @@ impl Proxy {
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     // Whatever is on its way in either direction ends in the middle.
                     tokio::select! {
-                        () = all.notified() => {}
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        () = cut.notified() => {}
+                        _ = copy_bidirectional(&mut client, &mut server) => {}
                     }
                 });
             }
@@ -46,7 +47,7 @@ impl Proxy {
         self.port
     }
 
-    /// Breaks every connection that is open.
+    /// Breaks every connection that is open, with what is under way on it.
     pub(crate) fn cut_all(&self) {
         self.cut.notify_waiters();
     }

@@ -1,51 +1,27 @@
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod table;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
+use self::table::{Table, Waiter, stopped};
 use super::letters::Parked;
+use super::outgoing::Step;
 use crate::document::{DocumentKey, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::backend::Position;
 
-/// How many documents' last confirmed versions are remembered, so that a question that comes after the
-/// confirmation is answered at once: some seconds of full load.
-const REMEMBERED: usize = 50_000;
+pub(super) use table::{held_back, some_held_back};
 
 /// What was confirmed so far, and who waits for more.
 ///
-/// Its memory is bounded by [`REMEMBERED`], by the parked documents, and by the number of callers that
+/// Its memory is bounded by [`REMEMBERED`](table::REMEMBERED), by the parked documents, and by the number of callers that
 /// wait: a waiter that is dropped takes itself out.
 #[derive(Debug)]
 pub(super) struct Progress {
     table: Mutex<Table>,
     /// Someone has begun to wait.
     asked: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    /// Everything committed up to here was passed.
-    position: Position,
-    /// The highest confirmed version of documents, the oldest of `order` forgotten first.
-    recent: HashMap<DocumentKey, Version>,
-    order: VecDeque<DocumentKey>,
-    parked: Parked,
-    /// Whether this relay holds the lease, so that `parked` is complete and current.
-    leading: bool,
-    stopped: Option<Arc<Error>>,
-    waiters: HashMap<u64, Waiter>,
-    by_position: BTreeSet<(Position, u64)>,
-    by_document: HashMap<DocumentKey, BTreeSet<(Version, u64)>>,
-    next: u64,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    committed: Position,
-    /// `None` waits for everything up to the position.
-    version: Option<(DocumentKey, Version)>,
-    answer: oneshot::Sender<Result<()>>,
 }
 
 impl Progress {
@@ -119,16 +95,11 @@ impl Progress {
         self.table().parked.get(document).copied()
     }
 
-    /// Whether events of this version are held back.
-    pub(super) fn holds(&self, document: &DocumentKey, version: Version) -> bool {
-        self.table().holds(document, version)
-    }
-
-    /// Whether all buses are known to have this version.
-    pub(super) fn has_confirmed(&self, document: &DocumentKey, version: Version) -> bool {
+    /// Whether events of this version are held back, or all buses are known to have them.
+    pub(super) fn skips(&self, document: &DocumentKey, version: Version) -> bool {
         let table = self.table();
         let last = table.recent.get(document);
-        last.is_some_and(|last| *last >= version)
+        table.holds(document, version) || last.is_some_and(|last| *last >= version)
     }
 
     pub(super) fn parked_documents(&self) -> usize {
@@ -154,29 +125,21 @@ impl Progress {
 
     /// All events of this version and below are confirmed.
     pub(super) fn confirmed(&self, document: &DocumentKey, version: Version) {
-        let mut table = self.table();
-        table.remember(document, version);
-        for number in table.waiting_for(document, Version::NONE, version) {
-            table.answer(number, Ok(()));
-        }
+        self.table().confirmed(document, version);
     }
 
-    /// Everything committed up to `position` is confirmed or held back.
-    pub(super) fn passed(&self, position: Position) {
+    /// The log up to each of these steps is confirmed or held back.
+    pub(super) fn passed<'a>(&self, steps: impl Iterator<Item = &'a Step>) {
         let mut table = self.table();
-        table.position = table.position.max(position);
-        for number in table.due(position) {
-            let Some(waiter) = table.waiters.get(&number) else {
-                continue;
-            };
-            let result = match &waiter.version {
-                Some((document, version)) if table.holds(document, *version) => {
-                    Err(held_back(document))
-                }
-                None if !table.parked.is_empty() => Err(some_held_back(table.parked.len())),
-                _ => Ok(()),
-            };
-            table.answer(number, result);
+        for step in steps {
+            if let Some((document, version)) = &step.version
+                && !table.holds(document, *version)
+            {
+                table.confirmed(document, *version);
+            }
+            if let Some(cursor) = &step.cursor {
+                table.passed(cursor.position);
+            }
         }
     }
 
@@ -214,110 +177,6 @@ impl Progress {
     }
 }
 
-impl Table {
-    fn answer_now(
-        &self,
-        version: Option<&(DocumentKey, Version)>,
-        committed: Position,
-    ) -> Option<Result<()>> {
-        if let Some((document, version)) = version {
-            if self.holds(document, *version) {
-                return Some(Err(held_back(document)));
-            }
-            if self
-                .recent
-                .get(document)
-                .is_some_and(|last| last >= version)
-            {
-                return Some(Ok(()));
-            }
-        }
-        if let Some(error) = &self.stopped {
-            return Some(Err(stopped(error)));
-        }
-        // Without the lease a document may have been parked elsewhere.
-        (self.leading && self.position >= committed).then(|| match version {
-            None if !self.parked.is_empty() => Err(some_held_back(self.parked.len())),
-            _ => Ok(()),
-        })
-    }
-
-    fn holds(&self, document: &DocumentKey, version: Version) -> bool {
-        self.parked
-            .get(document)
-            .is_some_and(|first| *first <= version)
-    }
-
-    fn add(&mut self, waiter: Waiter) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        self.by_position.insert((waiter.committed, number));
-        if let Some((document, version)) = &waiter.version {
-            self.by_document
-                .entry(document.clone())
-                .or_default()
-                .insert((*version, number));
-        }
-        self.waiters.insert(number, waiter);
-        number
-    }
-
-    fn remove(&mut self, number: u64) -> Option<Waiter> {
-        let waiter = self.waiters.remove(&number)?;
-        self.by_position.remove(&(waiter.committed, number));
-        if let Some((document, version)) = &waiter.version
-            && let Some(waiting) = self.by_document.get_mut(document)
-        {
-            waiting.remove(&(*version, number));
-            if waiting.is_empty() {
-                self.by_document.remove(document);
-            }
-        }
-        Some(waiter)
-    }
-
-    fn answer(&mut self, number: u64, result: Result<()>) {
-        if let Some(waiter) = self.remove(number) {
-            // Whoever waited may be gone by now.
-            let _ = waiter.answer.send(result);
-        }
-    }
-
-    fn answer_all(&mut self, error: impl Fn() -> Error) {
-        let numbers: Vec<_> = self.waiters.keys().copied().collect();
-        for number in numbers {
-            self.answer(number, Err(error()));
-        }
-    }
-
-    fn waiting_for(&self, document: &DocumentKey, from: Version, to: Version) -> Vec<u64> {
-        let Some(waiting) = self.by_document.get(document) else {
-            return Vec::new();
-        };
-        let range = waiting.range((from, 0)..=(to, u64::MAX));
-        range.map(|(_, number)| *number).collect()
-    }
-
-    fn due(&self, position: Position) -> Vec<u64> {
-        let range = self.by_position.range(..=(position, u64::MAX));
-        range.map(|(_, number)| *number).collect()
-    }
-
-    fn remember(&mut self, document: &DocumentKey, version: Version) {
-        if let Some(last) = self.recent.get_mut(document) {
-            *last = version.max(*last);
-            return;
-        }
-        if self.order.len() >= REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.recent.remove(&oldest);
-        }
-        self.recent.insert(document.clone(), version);
-        self.order.push_back(document.clone());
-    }
-}
-
 /// Takes a waiter out when its future ends or is dropped.
 struct Waiting<'a> {
     progress: &'a Progress,
@@ -330,28 +189,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-pub(super) fn held_back(document: &DocumentKey) -> Error {
-    Error::new(
-        ErrorKind::DeadLettered,
-        format!("events of {document} are held back behind a dead letter"),
-    )
-}
-
-pub(super) fn some_held_back(documents: usize) -> Error {
-    Error::new(
-        ErrorKind::DeadLettered,
-        format!("events of {documents} documents are held back behind dead letters"),
-    )
-}
-
-fn stopped(error: &Error) -> Error {
-    Error::new(ErrorKind::Closed, format!("relay has stopped: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
 
+    use super::table::REMEMBERED;
     use super::*;
 
     fn key(id: &str) -> DocumentKey {
@@ -382,12 +224,12 @@ mod tests {
             assert!(waiting.now_or_never().is_none());
         }
         progress.confirmed(&key("a"), Version::new(2));
-        progress.passed(at(9));
+        progress.table().passed(at(9));
         assert!((&mut exact).now_or_never().is_none());
         progress.confirmed(&key("a"), Version::new(4));
         exact.now_or_never().unwrap().unwrap();
         assert!((&mut passed).now_or_never().is_none());
-        progress.passed(at(10));
+        progress.table().passed(at(10));
         passed.now_or_never().unwrap().unwrap();
         flush.now_or_never().unwrap().unwrap();
         // Later questions need no waiting.
@@ -411,7 +253,7 @@ mod tests {
         progress.park(&key("a"), Version::new(2));
         let error = waiting.now_or_never().unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DeadLettered);
-        progress.passed(at(10));
+        progress.table().passed(at(10));
         earlier.now_or_never().unwrap().unwrap();
         for version in [version("a", 2), None] {
             let error = progress.wait(version, at(10)).now_or_never().unwrap();
