@@ -27,7 +27,11 @@ use crate::storage::backend::{Cursor, TailFrom};
 
 /// How long views may wait to be stored while the log is being caught up with: the fewer times a view is
 /// stored the less it costs, and so much is repeated after a crash.
-const STORE_EVERY: Duration = Duration::from_secs(4);
+pub(super) const STORE_EVERY: Duration = Duration::from_secs(4);
+
+/// The first time is soon, so that a target that refuses what it gets is noticed; each further one is twice as
+/// far away.
+const FIRST_STORE: Duration = Duration::from_millis(500);
 
 /// Keys whose views are looked at together.
 const KEYS: usize = 4_096;
@@ -75,6 +79,7 @@ pub(super) struct Leading<'a, P: Projection> {
     pub(super) folded: Option<Cursor>,
     pub(super) entries: usize,
     pub(super) stored_at: Instant,
+    pub(super) store_every: Duration,
     /// The newest second of the log.
     pub(super) seconds: u32,
     /// Versions to tell those who wait.
@@ -104,6 +109,7 @@ impl<'a, P: Projection> Leading<'a, P> {
             folded: None,
             entries: 0,
             stored_at: Instant::now(),
+            store_every: FIRST_STORE,
             seconds: 0,
             versions: Vec::new(),
             catch_up: CatchUp::default(),
@@ -198,6 +204,7 @@ impl<'a, P: Projection> Leading<'a, P> {
             self.answer(request).await?;
         }
         self.stored_at = Instant::now();
+        self.store_every = FIRST_STORE;
         self.at_work();
         self.catch_up.restart();
         loop {
@@ -232,7 +239,7 @@ impl<'a, P: Projection> Leading<'a, P> {
     async fn next(&mut self, reader: &mut Reader, blocked: bool) -> Result<Next, Stop> {
         let stop = &self.runner.stop;
         let requests = &mut *self.requests;
-        let store_at = self.stored_at + STORE_EVERY;
+        let store_at = self.stored_at + self.store_every;
         let is_unstored = self.folded.is_some();
         let next = async {
             tokio::select! {
@@ -274,7 +281,7 @@ impl<'a, P: Projection> Leading<'a, P> {
         noted?;
         let caught_up = self.catch_up.is_done();
         self.show_progress();
-        let due = self.stored_at.elapsed() >= STORE_EVERY || self.cache.is_over_full();
+        let due = self.stored_at.elapsed() >= self.store_every || self.cache.is_over_full();
         if due || caught_up && (!was_caught_up || !is_full || !reader.has_more()) {
             self.store(Patience::Drain).await?;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::definition::Projection;
-use super::leading::{Leading, Patience, Stop, is_passing};
+use super::leading::{Leading, Patience, STORE_EVERY, Stop, is_passing};
 use super::marks::WINDOW_SECONDS;
 use super::target::ViewWrite;
 use crate::document::DocumentId;
@@ -22,6 +22,7 @@ impl<P: Projection> Leading<'_, P> {
     pub(super) async fn store(&mut self, patience: Patience) -> Result<(), Stop> {
         self.store_views(patience).await?;
         self.stored_at = Instant::now();
+        self.store_every = (self.store_every * 2).min(STORE_EVERY);
         if let Some(cursor) = self.folded.take() {
             let position = cursor.position;
             self.lease.passed(cursor, std::mem::take(&mut self.entries));

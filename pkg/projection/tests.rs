@@ -110,8 +110,8 @@ async fn progress_is_shown_while_it_is_made() {
     assert!(shown.handled > 0 && shown.total == 700, "{shown:?}");
     assert!(shown.fraction() > 0.0 && shown.per_second() > 0.0);
     progress.wait_for(Option::is_none).await.unwrap();
-    let waiting = counts.wait_for(&DocumentKey::new("docs", 699), 1_u64, WITHIN);
-    waiting.await.unwrap();
+    let last = DocumentKey::new("docs", 699);
+    counts.wait_for(&last, 1_u64, WITHIN).await.unwrap();
     assert!(matches!(counts.state(), ProjectionState::Following));
     counts.shutdown().await;
 }

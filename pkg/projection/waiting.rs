@@ -76,6 +76,17 @@ impl Asked<'_> {
         }
     }
 
+    /// Whether what is waited for is in the log, so that there is a position not before it.
+    async fn is_committed(&self, shared: &Shared) -> Result<bool> {
+        let Some((document, version)) = self.document else {
+            return Ok(true);
+        };
+        let key = std::slice::from_ref(document);
+        let loaded = shared.backend.load(key).await?;
+        let head = loaded.first().and_then(|loaded| loaded.head);
+        Ok(version == Version::NONE || head.is_some_and(|head| head.version >= version))
+    }
+
     /// As another process left it.
     async fn elsewhere(&self, shared: &Shared, build: Build) -> Result<Answer> {
         let checkpoint = shared.checkpoint(build).await?;
@@ -100,7 +111,8 @@ async fn wait(shared: &Shared, mut asked: Asked<'_>) -> Result<()> {
         changes.borrow_and_update();
         let live = shared.current().await?.live;
         let mut answer = live.map_or(Answer::Elsewhere, |live| asked.here(shared, live));
-        if matches!(answer, Answer::NotYet | Answer::Elsewhere) && asked.committed.is_none() {
+        let is_open = matches!(answer, Answer::NotYet | Answer::Elsewhere);
+        if is_open && asked.committed.is_none() && asked.is_committed(shared).await? {
             asked.committed = Some(shared.backend.position().await?);
             continue;
         }
@@ -120,7 +132,8 @@ async fn wait(shared: &Shared, mut asked: Asked<'_>) -> Result<()> {
         tokio::select! {
             _ = changes.changed() => {}
             _ = states.changed() => {}
-            () = sleep(POLL), if is_elsewhere => {}
+            // What is not committed yet may be at any time, by anybody.
+            () = sleep(POLL), if is_elsewhere || asked.committed.is_none() => {}
         }
     }
 }

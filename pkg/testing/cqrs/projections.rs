@@ -204,10 +204,18 @@ pub async fn ones_own_writes_are_read(store: &dyn TestStore) {
         waiting.await.unwrap();
         assert_lists(&listing, "a", round).await;
     }
-    // Of a version that does not concern the projection there is nothing to wait for.
+    // What is not committed yet is waited for as well.
     let soon = Duration::from_millis(300);
     listing.caught_up(WITHIN).await.unwrap();
     listing.wait_for(&key("a"), 3_u64, soon).await.unwrap();
+    let waiting = listing.wait_for(&key("a"), 21_u64, soon).await;
+    assert_eq!(kind_of(waiting), ErrorKind::Timeout);
+    let later = {
+        let listing = listing.clone();
+        tokio::spawn(async move { listing.wait_for(&key("a"), 22_u64, WITHIN).await })
+    };
+    count_up(&storage, "a", 2).await;
+    later.await.unwrap().unwrap();
     listing.shutdown().await;
     let version = count_up(&storage, "a", 1).await;
     let waiting = listing.wait_for(&key("a"), version, soon).await;
