@@ -26,6 +26,22 @@ impl<D> StepContext<D> {
 
     /// Sends a command to an aggregate, once: the effect is the command's id.
     ///
+    /// # Examples
+    /// ```
+    /// # use nodestorage::command::{Dispatcher, DomainCommand};
+    /// # use nodestorage::saga::{Step, StepContext};
+    /// # fn example<Ship: DomainCommand + Clone + Sync>(dispatcher: Dispatcher, ship: Ship) -> Step<String> {
+    /// Step::new("ship", move |ctx: StepContext<String>| {
+    ///     let (dispatcher, ship) = (dispatcher.clone(), ship.clone());
+    ///     async move {
+    ///         let shipped = ctx.send(&dispatcher, ctx.data(), ship).await?;
+    ///         println!("shipped, version {}", shipped.version());
+    ///         Ok(())
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// A rejection where the aggregate rejects, or where trying again does not help; else a failure that is
     /// tried again.
@@ -61,7 +77,7 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Step<D> {
     ///         Step::sending("withdraw", &dispatcher, move |t: &Transfer| (t.from.clone(), withdraw(t.amount)))
     ///             .compensate_sending(&dispatcher, move |t| (t.from.clone(), deposit(t.amount))),
     ///     )
-    ///     .step(Step::sending("deposit", &dispatcher, move |t| (t.to.clone(), deposit(t.amount))))
+    ///     .step(Step::sending("deposit", &dispatcher, move |t: &Transfer| (t.to.clone(), deposit(t.amount))))
     /// # }
     /// ```
     pub fn sending<C, F>(name: impl Into<Arc<str>>, dispatcher: &Dispatcher, command: F) -> Self

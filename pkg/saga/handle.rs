@@ -65,6 +65,8 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
 
     /// Starts a saga, once: a second start with the same id and equal data finds the first.
     ///
+    /// Data are compared in their stored form, in which the order of a map's keys does not count.
+    ///
     /// # Errors
     /// `AlreadyRegistered` if there is a saga of that id that was started with other data. Else those of
     /// [`Storage::update`]; after `CommitUnknown` start it again.
@@ -124,6 +126,20 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
     /// Waits until a saga has ended or is stuck, wherever its runner is. Dropping the future gives up waiting
     /// and nothing else.
     ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use nodestorage::Result;
+    /// # use nodestorage::saga::{SagaStatus, Sagas};
+    /// # async fn example(transfers: Sagas<String>) -> Result<()> {
+    /// let ended = transfers.wait("T-1", Duration::from_secs(5)).await?;
+    /// if ended.status() != SagaStatus::Completed {
+    ///     println!("{:?}", ended.failure());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `NotFound` if there is no saga of that id, `Timeout` if it has not ended by then, and those of
     /// [`Storage::find`].
@@ -160,6 +176,18 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Sagas<D> {
     }
 
     /// Sets a stuck saga going again where it was, with all its attempts and all its time anew.
+    ///
+    /// # Examples
+    /// ```
+    /// # use nodestorage::Result;
+    /// # use nodestorage::saga::Sagas;
+    /// # async fn example(transfers: Sagas<String>) -> Result<()> {
+    /// for saga in transfers.stuck(None, 100).await? {
+    ///     transfers.retry(saga.id()).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// `NotFound` if there is no saga of that id, `InvalidConfig` if it is not stuck, and those of

@@ -1,4 +1,16 @@
 /// What starting a saga came to.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::Result;
+/// # use nodestorage::saga::{Sagas, StartOutcome};
+/// # async fn example(greetings: Sagas<String>) -> Result<()> {
+/// if greetings.start("G-1", "world".to_owned()).await? == StartOutcome::Existing {
+///     println!("was started before");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOutcome {
     /// It was started.
@@ -8,6 +20,19 @@ pub enum StartOutcome {
 }
 
 /// What became of a signal.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::Result;
+/// # use nodestorage::saga::{Sagas, SignalOutcome};
+/// # async fn example(orders: Sagas<String>) -> Result<()> {
+/// match orders.signal("O-7", "OrderPaid", 120).await? {
+///     SignalOutcome::TooLate => println!("the order has ended, so the money goes back"),
+///     outcome => println!("{outcome:?}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SignalOutcome {

@@ -9,6 +9,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::history::LogSubscriptionHandle;
 
 /// What a runner is doing.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::saga::{SagaRunner, SagaRunnerState};
+/// # async fn example(runner: SagaRunner) {
+/// let mut states = runner.state_changes();
+/// while states.changed().await.is_ok() {
+///     if let SagaRunnerState::Retrying(error) = &*states.borrow() {
+///         println!("sagas wait: {error}");
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum SagaRunnerState {

@@ -62,6 +62,15 @@ impl fmt::Display for SagaStatus {
 }
 
 /// Why a saga is being compensated.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::saga::{FailureKind, SagaInstance};
+/// # fn example(order: SagaInstance<String>) {
+/// let is_refused = order.failure().is_some_and(|failure| failure.kind == FailureKind::Rejected);
+/// # let _ = is_refused;
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -85,6 +94,16 @@ impl FailureKind {
 }
 
 /// The failure that ended a saga's way forward.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::saga::SagaInstance;
+/// # fn example(order: SagaInstance<String>) {
+/// if let Some(failure) = order.failure() {
+///     println!("{} failed at {}: {}", order.id(), failure.step, failure.reason);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SagaFailure {
@@ -97,6 +116,16 @@ pub struct SagaFailure {
 }
 
 /// A step that is behind.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::saga::SagaInstance;
+/// # fn example(order: SagaInstance<String>) {
+/// for done in order.completed() {
+///     println!("{} at {}, compensated: {}", done.step, done.at, done.compensated_at.is_some());
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CompletedStep {
