@@ -39,6 +39,7 @@
 //! | decide which events a change becomes | [`EventMapper`], [`DefaultEventMapper`] |
 //! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
+//! | decide by rules, on commands | [`aggregate`], [`command`] |
 //! | read in another form than one writes | [`projection`] |
 //! | answer questions, page by page | [`query`] |
 //! | do work in several steps, and undo it | [`saga`] |

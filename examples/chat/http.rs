@@ -65,14 +65,14 @@ async fn command(
 #[derive(Deserialize)]
 struct Asked {
     #[serde(default)]
-    from: From_,
+    from: ReadFrom,
     version: Option<u64>,
     at: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum From_ {
+enum ReadFrom {
     #[default]
     View,
     Replay,
@@ -84,8 +84,8 @@ async fn messages(
     Query(asked): Query<Asked>,
 ) -> Result<Json<Vec<MessageView>>, Failure> {
     let found = match asked.from {
-        From_::Replay => replay::recent(&app.rooms, &room, asked.at, RECENT).await,
-        From_::View => {
+        ReadFrom::Replay => replay::recent(&app.rooms, &room, asked.at, RECENT).await,
+        ReadFrom::View => {
             if let Some(version) = asked.version {
                 let room = DocumentKey::new("rooms", room.as_str());
                 app.views.wait_for(&room, version, PATIENCE).await?;
