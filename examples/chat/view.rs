@@ -48,12 +48,6 @@ impl Projection for MessageViews {
         view: Option<MessageView>,
         event: &Event,
     ) -> Result<Option<MessageView>, BoxError> {
-        let change = |change: &dyn Fn(&mut MessageView)| {
-            view.clone().map(|mut view| {
-                change(&mut view);
-                view
-            })
-        };
         Ok(match typed(event)? {
             RoomEvent::MessageSent {
                 message,
@@ -68,14 +62,16 @@ impl Projection for MessageViews {
                 edited: false,
                 read_by: Vec::new(),
             }),
-            RoomEvent::MessageEdited { content, .. } => change(&|view| {
-                view.content.clone_from(&content);
-                view.edited = true;
+            RoomEvent::MessageEdited { content, .. } => view.map(|view| MessageView {
+                content,
+                edited: true,
+                ..view
+            }),
+            RoomEvent::MessageRead { reader, .. } => view.map(|mut view| {
+                view.read_by.push(reader);
+                view
             }),
             RoomEvent::MessageDeleted { .. } => None,
-            RoomEvent::MessageRead { reader, .. } => {
-                change(&|view| view.read_by.push(reader.clone()))
-            }
         })
     }
 }
