@@ -3,6 +3,10 @@
 //! ```text
 //! cargo run --example beginners
 //! ```
+#![allow(
+    clippy::enum_variant_names,
+    reason = "commands and events say what they are about"
+)]
 
 use nodestorage::aggregate::{Aggregate, DecideContext, Repository};
 use nodestorage::bus::Subscription;

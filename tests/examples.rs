@@ -16,6 +16,9 @@ mod nats;
 #[allow(dead_code, reason = "other binaries use the rest")]
 #[path = "support/redis.rs"]
 mod redis;
+#[allow(dead_code, reason = "other binaries use the rest")]
+#[path = "support/server_process.rs"]
+mod server_process;
 mod support;
 
 use nats::Nats;
