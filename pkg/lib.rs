@@ -40,9 +40,9 @@
 //! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
 //! | decide by rules, on commands | [`aggregate`], [`command`] |
+//! | do work in several steps, and undo it | [`saga`] |
 //! | read in another form than one writes | [`projection`] |
 //! | answer questions, page by page | [`query`] |
-//! | do work in several steps, and undo it | [`saga`] |
 //! | handle failures | [`ErrorKind`], [`UpdateError`], [`RetryPolicy`] |
 //! | write a backend or a bus | [`storage::backend`], [`bus::EventBus`], and the feature `testing` |
 //!
@@ -107,8 +107,8 @@ mod documents {
     struct OptimisticConcurrency;
     #[doc = include_str!("../docs/patterns/schema_evolution.md")]
     struct SchemaEvolution;
-    #[doc = include_str!("../docs/projections.md")]
-    struct Projections;
     #[doc = include_str!("../docs/patterns/saga.md")]
     struct SagaPattern;
+    #[doc = include_str!("../docs/projections.md")]
+    struct Projections;
 }

@@ -52,6 +52,16 @@ impl fmt::Display for Build {
 }
 
 /// How far a build is that is not in use yet.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::projection::{Projection, ProjectionHandle};
+/// # fn example<P: Projection>(orders: &ProjectionHandle<P>) {
+/// if let Some(progress) = orders.progress() {
+///     println!("build {}: {} of {} entries", progress.build, progress.handled, progress.total);
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BuildProgress {
@@ -91,6 +101,16 @@ impl BuildProgress {
 }
 
 /// How far the views in use are behind the log.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::Result;
+/// # use nodestorage::projection::{Projection, ProjectionHandle};
+/// # async fn example<P: Projection>(orders: &ProjectionHandle<P>) -> Result<()> {
+/// println!("{} entries behind", orders.lag().await?.entries);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ProjectionLag {

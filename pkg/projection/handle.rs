@@ -24,6 +24,20 @@ const COUNTED: u64 = 100_000;
 
 /// A running projection. Dropping the last handle ends it as [`shutdown`](Self::shutdown) does, without
 /// waiting for the end. Cheap to clone.
+///
+/// # Examples
+/// ```
+/// # use std::time::Duration;
+/// # use nodestorage::Result;
+/// # use nodestorage::projection::{Projection, ProjectionHandle};
+/// # async fn example<P: Projection>(orders: ProjectionHandle<P>) -> Result<()> {
+/// orders.caught_up(Duration::from_secs(5)).await?;
+/// let view = orders.views().find("order-1").await?;
+/// # let _ = view;
+/// orders.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a projection ends when its handle is dropped"]
 pub struct ProjectionHandle<P> {
     shared: Arc<Shared>,

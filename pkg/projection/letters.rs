@@ -22,6 +22,20 @@ const PAGE: usize = 500;
 /// An event that a projection could not take. Its document is parked: this event and the later ones of
 /// the document stay in the log until somebody [replays](super::ProjectionHandle::replay) or
 /// [discards](super::ProjectionHandle::discard) it.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::Result;
+/// # use nodestorage::projection::{Projection, ProjectionDeadLetter, ProjectionHandle};
+/// # async fn example<P: Projection>(
+/// #     orders: &ProjectionHandle<P>,
+/// #     letter: ProjectionDeadLetter,
+/// # ) -> Result<()> {
+/// println!("{} of {}: {}", letter.event_type, letter.document, letter.error);
+/// orders.replay(&letter.document).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ProjectionDeadLetter {

@@ -4,6 +4,17 @@ use super::build::Build;
 use crate::error::Error;
 
 /// What a projection is doing.
+///
+/// # Examples
+/// ```
+/// # use nodestorage::projection::{Projection, ProjectionHandle, ProjectionState};
+/// # fn example<P: Projection>(orders: &ProjectionHandle<P>) {
+/// match orders.state() {
+///     ProjectionState::Building(build) => println!("builds {build}"),
+///     state => println!("{:?}", state.error()),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ProjectionState {

@@ -57,6 +57,14 @@ pub struct QueryDispatcher {
 }
 
 /// Puts a [`QueryDispatcher`] together.
+///
+/// # Examples
+/// ```
+/// use nodestorage::query::QueryDispatcher;
+///
+/// let nobody = QueryDispatcher::builder().build();
+/// assert!(nobody.queries().is_empty());
+/// ```
 #[derive(Default)]
 pub struct QueryDispatcherBuilder {
     handlers: HashMap<TypeId, Registered>,

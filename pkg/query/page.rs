@@ -32,6 +32,15 @@ impl Default for PageRequest {
 }
 
 /// How large a page may be.
+///
+/// # Examples
+/// ```
+/// use nodestorage::query::{PageLimits, PageRequest};
+///
+/// let limits = PageLimits { max_limit: 50 };
+/// assert!(PageRequest::new(1, 50).within(limits).is_ok());
+/// assert!(PageRequest::new(1, 51).within(limits).is_err());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct PageLimits {

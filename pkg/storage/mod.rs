@@ -153,6 +153,11 @@ impl Storage {
         self.inner.backend()
     }
 
+    /// The clock that the builder was given.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
     /// Lines up with other commands for a key; a hint, as all turns are.
     pub(crate) async fn line_up(&self, key: &DocumentKey) -> Turn {
         self.inner.commands.take(key).await
@@ -161,11 +166,6 @@ impl Storage {
     /// The time that events carry.
     pub(crate) fn now(&self) -> bson::DateTime {
         self.inner.clock.now()
-    }
-
-    /// The clock that the builder was given.
-    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.inner.clock
     }
 
     /// Refuses with `Closed` once the storage was closed.

@@ -339,6 +339,7 @@ macro_rules! conformance {
                 core units_are_committed_together,
                 core whatever_fails_nothing_is_written,
                 core one_of_many_commits_on_one_version_succeeds,
+                core what_holds_of_several_units_is_committed_or_nothing_is,
                 core checks_prevent_write_skew,
                 core a_deletion_keeps_the_log,
                 core many_keys_are_loaded_in_their_order,
@@ -368,6 +369,33 @@ macro_rules! conformance {
                 core the_log_is_followed_from_a_cursor,
                 core following_while_writers_write_leaves_nothing_out,
                 core a_tail_that_is_not_polled_holds_up_nobody,
+            }
+            [cqrs::sagas] {
+                core a_rejected_transfer_is_compensated_in_reverse_order,
+                core a_restart_in_the_middle_resumes,
+                core a_timeout_fires_after_a_restart,
+                core transfers_lose_and_make_no_money,
+                core stuck_sagas_are_listed_and_retried,
+                core a_sagas_changes_are_its_events,
+            }
+            [cqrs::saga_inputs] {
+                core a_second_start_finds_the_first,
+                core a_signal_reaches_one_step_once,
+                core events_start_and_signal_sagas,
+            }
+            [cqrs::saga_commands] {
+                core commands_are_sent_once_under_the_effects_id,
+                core commands_in_doubt_are_settled_before_they_are_undone,
+            }
+            [cqrs::saga_runners] {
+                core runners_of_one_name_take_turns,
+                core a_runner_that_lost_its_lease_drops_its_steps,
+                core what_a_former_runner_decided_is_refused,
+                core outages_and_unknown_commits_are_survived,
+                core no_more_sagas_run_at_a_time_than_allowed,
+                core sagas_of_other_processes_are_noticed,
+                core shutting_down_waits_for_steps_in_work,
+                core sagas_end_with_their_storage,
             }
             [cqrs::projections] {
                 core a_projection_keeps_up_with_writers,
@@ -404,33 +432,6 @@ macro_rules! conformance {
                 core pages_know_their_total,
                 core views_are_paged,
                 core queries_have_one_handler_each,
-            }
-            [cqrs::sagas] {
-                core a_rejected_transfer_is_compensated_in_reverse_order,
-                core a_restart_in_the_middle_resumes,
-                core a_timeout_fires_after_a_restart,
-                core transfers_lose_and_make_no_money,
-                core stuck_sagas_are_listed_and_retried,
-                core a_sagas_changes_are_its_events,
-            }
-            [cqrs::saga_inputs] {
-                core a_second_start_finds_the_first,
-                core a_signal_reaches_one_step_once,
-                core events_start_and_signal_sagas,
-            }
-            [cqrs::saga_commands] {
-                core commands_are_sent_once_under_the_effects_id,
-                core commands_in_doubt_are_settled_before_they_are_undone,
-            }
-            [cqrs::saga_runners] {
-                core runners_of_one_name_take_turns,
-                core a_runner_that_lost_its_lease_drops_its_steps,
-                core what_a_former_runner_decided_is_refused,
-                core outages_and_unknown_commits_are_survived,
-                core no_more_sagas_run_at_a_time_than_allowed,
-                core sagas_of_other_processes_are_noticed,
-                core shutting_down_waits_for_steps_in_work,
-                core sagas_end_with_their_storage,
             }
             [log] {
                 core entries_say_what_happened,

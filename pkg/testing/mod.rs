@@ -39,6 +39,7 @@ mod faults;
 pub mod history;
 pub mod log;
 pub mod mapping;
+mod projection;
 mod random;
 mod saga;
 pub mod storage;
@@ -59,6 +60,7 @@ pub use cases::CASES;
 pub use check::{CheckedLog, check_log};
 pub use clock::FixedClock;
 pub use faults::{Fault, FaultyBackend};
+pub use projection::{ProjectionTest, SampleEvent};
 pub use saga::SagaTest;
 pub use support::{contract_writer, eventually, foreign, load_raw, open, open_with};
 

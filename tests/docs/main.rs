@@ -11,6 +11,7 @@
 #[path = "../../examples/beginners.rs"]
 mod beginners;
 mod events;
+mod examples;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -16,6 +16,7 @@ mod dead_writers;
 mod failing_commands;
 mod leases;
 mod opening;
+mod partial_commits;
 mod queries;
 mod reading;
 #[path = "../support/mod.rs"]

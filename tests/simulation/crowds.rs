@@ -24,7 +24,7 @@ async fn open(options: CommitOptions) -> Storage {
         longest_ms: 4,
         ..Rates::default()
     };
-    let model = Model::new(Chance::new(1), rates, options.commits_in_flight);
+    let model = Model::new(Chance::new(1), rates, options.commits_in_flight + 1);
     let builder = Storage::builder().shared_backend(model).commits(options);
     builder.open().await.unwrap()
 }

@@ -102,6 +102,7 @@ fn every_world_keeps_what_its_callers_were_told() {
         "refused",
         "conflict with suspects",
         "conflict without suspects",
+        "committed in part",
         "foreign write",
         "held unpolled",
     ] {

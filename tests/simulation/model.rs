@@ -10,7 +10,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use nodestorage::storage::backend::{
     Backend, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease, LeaseRequest,
-    Loaded, LogEntry, LogRange, Record, TailFrom, TailItem, Unit,
+    Loaded, LogEntry, LogRange, PartialCommit, Record, TailFrom, TailItem, Unit,
 };
 use nodestorage::{CollectionSpec, DocumentKey, Error, ErrorKind, Query, Result};
 use uuid::Uuid;
@@ -32,6 +32,8 @@ pub(crate) struct Rates {
     pub(crate) panics: u64,
     /// How often a conflict names its units.
     pub(crate) named: u64,
+    /// How often the other units are committed where they may be.
+    pub(crate) in_part: u64,
     pub(crate) longest_ms: u64,
 }
 
@@ -120,7 +122,21 @@ impl Model {
         Landing(self, keys)
     }
 
-    async fn write(&self, units: &[Unit]) -> Result<CommitReceipt, CommitFailure> {
+    async fn commit_units(
+        &self,
+        units: &[Unit],
+        in_part: bool,
+    ) -> Result<PartialCommit, CommitFailure> {
+        count("commit");
+        let landing = self.take_off(units);
+        pass(self.pause()).await;
+        let result = self.write(units, in_part).await;
+        pass(self.pause()).await;
+        drop(landing);
+        result
+    }
+
+    async fn write(&self, units: &[Unit], in_part: bool) -> Result<PartialCommit, CommitFailure> {
         let rates = self.rates();
         if self.happens(rates.failed, "commit failed") {
             return Err(CommitFailure::Failed(injected(ErrorKind::Unavailable)));
@@ -138,25 +154,31 @@ impl Model {
         let mut world = self.world();
         let lost = |(index, unit)| (!world.admits(unit)).then_some(index);
         let lost: Vec<usize> = units.iter().enumerate().filter_map(lost).collect();
-        if !lost.is_empty() {
+        let some_hold = in_part && lost.len() < units.len();
+        let go_on =
+            some_hold && !lost.is_empty() && self.happens(rates.in_part, "committed in part");
+        if !lost.is_empty() && !go_on {
             let is_named = self.happens(rates.named, "conflict with suspects");
             if !is_named {
                 count("conflict without suspects");
             }
             return Err(conflict(if is_named { lost } else { Vec::new() }));
         }
-        if let Some(unit) = units.iter().position(is_poisoned) {
+        let is_held = |unit: &usize| !lost.contains(unit);
+        let held = (0..units.len()).filter(is_held);
+        if let Some(unit) = held.clone().find(|unit| is_poisoned(&units[*unit])) {
             count("refused");
             let error = injected(ErrorKind::Constraint);
             return Err(CommitFailure::Refused { unit, error });
         }
-        world.apply(units);
+        let held: Vec<_> = held.map(|unit| units[unit].clone()).collect();
+        world.apply(&held);
         let position = world.position();
         drop(world);
         if self.happens(rates.written, "unknown, written") {
             return Err(CommitFailure::Unknown(injected(ErrorKind::CommitUnknown)));
         }
-        Ok(CommitReceipt { position })
+        Ok(PartialCommit { position, lost })
     }
 }
 
@@ -235,13 +257,16 @@ impl Backend for Model {
         units: &[Unit],
         _: Instant,
     ) -> std::result::Result<CommitReceipt, CommitFailure> {
-        count("commit");
-        let landing = self.take_off(units);
-        pass(self.pause()).await;
-        let result = self.write(units).await;
-        pass(self.pause()).await;
-        drop(landing);
-        result
+        let PartialCommit { position, .. } = self.commit_units(units, false).await?;
+        Ok(CommitReceipt { position })
+    }
+
+    async fn commit_what_holds(
+        &self,
+        units: &[Unit],
+        _: Instant,
+    ) -> std::result::Result<PartialCommit, CommitFailure> {
+        self.commit_units(units, true).await
     }
 
     async fn read_log(&self, range: &LogRange) -> Result<Vec<LogEntry>> {

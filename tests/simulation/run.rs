@@ -29,7 +29,8 @@ pub(crate) async fn run(seed: u64) {
     if crate::number("NODESTORAGE_SEED").is_some() {
         println!("{setting:#?}");
     }
-    let in_flight = setting.options.commits_in_flight;
+    // One more than usual, where there is a whole batch for it.
+    let in_flight = setting.options.commits_in_flight + 1;
     let model = Model::new(chance.fork(), setting.rates, in_flight);
     for (key, n) in accounts().iter().zip(1..) {
         model.world().put(key, Some(document(key, 100, -n, 1)));

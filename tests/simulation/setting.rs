@@ -72,6 +72,7 @@ impl Setting {
             options,
             rates: Rates {
                 named: chance.one_of(&[0, 500, 1_000]),
+                in_part: chance.one_of(&[0, 500, 1_000]),
                 longest_ms: chance.one_of(&[0, 2, 10]),
                 ..rates
             },

@@ -13,6 +13,17 @@ use crate::storage::Query;
 pub use storage::StorageTarget;
 
 /// A view as a target keeps it.
+///
+/// # Examples
+/// ```
+/// use nodestorage::projection::StoredView;
+///
+/// /// What a table needs for a row of it.
+/// fn row(view: &StoredView) -> (String, u64, Option<&[u8]>, &[u8]) {
+///     let document = view.document.as_ref().map(|document| document.as_bytes());
+///     (view.key.to_string(), view.revision, document, &view.marks)
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct StoredView {
@@ -27,6 +38,16 @@ pub struct StoredView {
 }
 
 /// A change to one view.
+///
+/// # Examples
+/// ```
+/// use nodestorage::projection::ViewWrite;
+///
+/// /// Whether a write may take the place of a row at this revision.
+/// fn fits(write: &ViewWrite, stored: Option<u64>) -> bool {
+///     write.expected == stored
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct ViewWrite {

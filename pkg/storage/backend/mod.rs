@@ -31,7 +31,8 @@ pub use lease::{Lease, LeaseRequest};
 pub use position::Position;
 pub use tail::{Backlog, Cursor, TailFrom, TailItem};
 pub use unit::{
-    CommitFailure, CommitReceipt, Condition, DocumentWrite, Fence, Record, RecordWrite, Unit,
+    CommitFailure, CommitReceipt, Condition, DocumentWrite, Fence, PartialCommit, Record,
+    RecordWrite, Unit,
 };
 pub use version_field::version_of;
 
@@ -142,6 +143,20 @@ pub trait Backend: Debug + Send + Sync + 'static {
         units: &[Unit],
         deadline: Instant,
     ) -> std::result::Result<CommitReceipt, CommitFailure>;
+
+    /// Commits in one atomic, durable step those units of which everything is as they expect, and names
+    /// the others; each unit by itself is written as a whole or not at all. A backend may refuse to single
+    /// them out and fail with `Conflict`, with nothing written, as [`commit`](Self::commit) does; that is
+    /// what happens unless it implements this. Otherwise as `commit`.
+    async fn commit_what_holds(
+        &self,
+        units: &[Unit],
+        deadline: Instant,
+    ) -> std::result::Result<PartialCommit, CommitFailure> {
+        let CommitReceipt { position } = self.commit(units, deadline).await?;
+        let lost = Vec::new();
+        Ok(PartialCommit { position, lost })
+    }
 
     /// Reads log entries of one document in version order.
     async fn read_log(&self, range: &LogRange) -> Result<Vec<LogEntry>>;

@@ -118,6 +118,16 @@ pub struct CommitReceipt {
     pub position: Position,
 }
 
+/// A commit of what still held of several units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialCommit {
+    /// A position not before the commit, as in [`CommitReceipt`].
+    pub position: Position,
+    /// The units of which nothing was written, by index, because something was no longer as they expected;
+    /// all others are committed.
+    pub lost: Vec<usize>,
+}
+
 /// A commit that did not succeed.
 #[derive(Debug)]
 #[non_exhaustive]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument as _;
 
-use super::super::backend::{CommitFailure, CommitReceipt};
+use super::super::backend::{CommitFailure, PartialCommit};
 use super::super::base::Base;
 use super::super::wait::before;
 use super::batch::{Batch, Group};
@@ -52,14 +52,17 @@ impl Flight {
             let deadline = batch.deadline().unwrap_or_else(Instant::now);
             let begun = Instant::now();
             let span = tracing::debug_span!("commit", units = batch.units.len());
-            let committing = self.shared.backend.commit(&batch.units, deadline);
+            let committing = self
+                .shared
+                .backend
+                .commit_what_holds(&batch.units, deadline);
             let result = committing.instrument(span).await;
             let units = batch.units.len();
             self.shared
                 .telemetry
                 .committed(&result, units, begun.elapsed());
             match result {
-                Ok(receipt) => self.succeeded(receipt),
+                Ok(committed) => self.succeeded(committed),
                 Err(CommitFailure::Conflict { suspects, source }) => {
                     self.lost(suspects, source).await;
                 }
@@ -73,23 +76,39 @@ impl Flight {
         }
     }
 
-    fn succeeded(&mut self, receipt: CommitReceipt) {
+    /// All is committed but what was lost, which is decided again.
+    fn succeeded(&mut self, committed: PartialCommit) {
         let Some(batch) = self.batches.pop() else {
             return;
         };
         let now = self.shared.tick();
         let mut answers = Answers::new();
         let mut state = self.shared.lock();
-        state.flying -= batch.updates();
         state.batch_updates = (state.batch_updates + GROWTH).min(self.shared.options.batch_updates);
-        for (unit, group) in batch.into_pairs() {
+        for (index, (unit, group)) in batch.into_pairs().enumerate() {
+            if committed.lost.contains(&index) {
+                let moved = Error::new(
+                    ErrorKind::Unavailable,
+                    "a document was changed by somebody else",
+                );
+                lose(
+                    &mut state,
+                    group,
+                    &mut News::new(),
+                    &moved,
+                    now,
+                    &mut answers,
+                );
+                continue;
+            }
+            state.flying -= group.tickets.len();
             for start in &group.lanes {
                 state.settle(&start.key, self.began, now);
             }
             let mut entries = unit.entries.into_iter();
             for (ticket, (n, _)) in group.tickets.into_iter().zip(group.sizes) {
                 let committed = Answer::Committed {
-                    position: receipt.position,
+                    position: committed.position,
                     entries: entries.by_ref().take(n).collect(),
                 };
                 answers.push((ticket.answer, committed));
@@ -250,24 +269,7 @@ impl Flight {
                 rest.push((content, group));
                 continue;
             }
-            if group.lanes.iter().any(|start| start.cached) {
-                state.distrust_cache();
-            }
-            // The first was decided on what has moved, the others on its result.
-            let mut own = true;
-            let answer = || Answer::Again {
-                own: std::mem::replace(&mut own, false),
-                source: source.clone(),
-            };
-            fail(
-                &mut state,
-                group,
-                &mut news,
-                source,
-                now,
-                answer,
-                &mut answers,
-            );
+            lose(&mut state, group, &mut news, source, now, &mut answers);
         }
         let seat = self.shared.pump(&mut state);
         drop(state);
@@ -325,6 +327,27 @@ impl Flight {
             self.batches.push(batch);
         }
     }
+}
+
+/// A document of a group has moved: its updates are decided again.
+fn lose(
+    state: &mut State,
+    group: Group,
+    news: &mut News,
+    source: &Error,
+    now: Tick,
+    answers: &mut Answers,
+) {
+    if group.lanes.iter().any(|start| start.cached) {
+        state.distrust_cache();
+    }
+    // The first was decided on what has moved, the others on its result.
+    let mut own = true;
+    let answer = || Answer::Again {
+        own: std::mem::replace(&mut own, false),
+        source: source.clone(),
+    };
+    fail(state, group, news, source, now, answer, answers);
 }
 
 /// Answers the updates of a group that was not committed, and has everything decided again that was

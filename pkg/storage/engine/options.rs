@@ -17,9 +17,10 @@ pub struct CommitOptions {
     /// At most this many bytes of documents and log entries in one commit, beyond its first update.
     /// Default 8 MiB: a MongoDB command ends at 16 MiB.
     pub batch_bytes: usize,
-    /// At most this many commits at once. Default 2: while one waits for its majority or its disk, the
-    /// other keeps the server busy; with more, batches only get smaller. Worth raising where the
-    /// majority is far away.
+    /// At most this many commits at once, and one more while updates of so many documents are queued that
+    /// they fill a batch. Default 2: while one waits for its majority or its disk, the other keeps the
+    /// server busy; with more, batches only get smaller, unless they are full anyway. Worth raising where
+    /// the majority is far away.
     pub commits_in_flight: usize,
     /// How long a commit may wait for updates that are about to come, while others are under way.
     /// Default 3 ms, about what a commit or a read of many documents takes where client and server share

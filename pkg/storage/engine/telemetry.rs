@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::super::backend::{CommitFailure, CommitReceipt};
+use super::super::backend::{CommitFailure, PartialCommit};
 use super::batch::Batch;
 
 /// What the commit engine of one storage has done since it was opened, and what it is at now.
@@ -18,7 +18,7 @@ pub struct CommitStatistics {
     pub writes: u64,
     /// Commits sent to the backend: more than batches where some had to be divided.
     pub commits: u64,
-    /// Commits that lost against another writer.
+    /// Commits that lost against another writer, as a whole or in part.
     pub conflicts: u64,
     /// Proposals that came too late for the state they were decided on.
     pub misses: u64,
@@ -81,13 +81,17 @@ impl Telemetry {
     /// A commit came to its end.
     pub(super) fn committed(
         &self,
-        result: &Result<CommitReceipt, CommitFailure>,
+        result: &Result<PartialCommit, CommitFailure>,
         units: usize,
         took: Duration,
     ) {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let outcome = match result {
-            Ok(_) => "committed",
+            Ok(committed) if committed.lost.is_empty() => "committed",
+            Ok(_) => {
+                self.conflicts.fetch_add(1, Ordering::Relaxed);
+                "in part"
+            }
             Err(CommitFailure::Conflict { .. }) => {
                 self.conflicts.fetch_add(1, Ordering::Relaxed);
                 "conflict"
@@ -98,7 +102,10 @@ impl Telemetry {
         };
         meter::commit(outcome, took);
         match result {
-            Ok(_) => tracing::trace!(units, ?took, "committed"),
+            Ok(committed) => {
+                let lost = committed.lost.len();
+                tracing::trace!(units, lost, ?took, "committed");
+            }
             Err(failure) => tracing::debug!(units, ?took, outcome, %failure, "not committed"),
         }
     }

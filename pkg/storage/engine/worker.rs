@@ -15,14 +15,18 @@ impl Shared {
     /// Takes a seat for a worker if there is something to commit and room for one. It is to be
     /// [started](Self::start_worker) once the lock is released.
     pub(super) fn pump(self: &Arc<Self>, state: &mut State) -> Option<Seat> {
-        if state.ready.is_empty()
-            || state.gathering
-            || state.workers >= self.options.commits_in_flight
-        {
+        if state.ready.is_empty() || state.gathering || state.workers >= self.seats(state) {
             return None;
         }
         state.workers += 1;
         Some(Seat(Some(Arc::clone(self))))
+    }
+
+    /// How many commits there may be now: one more than usual while there is a whole batch for it. With
+    /// less, batches would only get smaller.
+    fn seats(&self, state: &State) -> usize {
+        let is_full = state.ready.len() >= self.options.batch_updates;
+        self.options.commits_in_flight + usize::from(is_full)
     }
 
     pub(super) fn start_worker(self: &Arc<Self>, seat: Option<Seat>) {
@@ -39,6 +43,14 @@ impl Shared {
     }
 
     async fn next_batch(self: &Arc<Self>) -> Option<Flight> {
+        {
+            let mut state = self.lock();
+            if state.workers > self.seats(&state) {
+                // The others have seats, and see to what is queued.
+                state.workers -= 1;
+                return None;
+            }
+        }
         self.gather().await;
         let active = self.active();
         let began = self.tick();

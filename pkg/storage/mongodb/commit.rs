@@ -5,36 +5,47 @@
 
 use std::time::Instant;
 
-use bson::{RawArrayBuf, RawDocumentBuf, rawdoc};
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use tokio::time::timeout_at;
 
 use super::blame::{Blame, Setback, Why};
 use super::heads::{range, read_head};
 use super::moved;
+use super::rest;
 use super::statement::{Form, Plan};
-use super::step::Step;
+use super::step::{Step, Target};
 use super::store::{LOG, Store, first_write_error};
 use super::transaction::{Outcome, Transaction};
 use crate::document::{DocumentKey, Version};
 use crate::error::{Error, ErrorKind};
-use crate::storage::backend::{CommitFailure, CommitReceipt, Position, Unit, log_id};
+use crate::storage::backend::{CommitFailure, PartialCommit, Position, Unit, log_id};
 
 /// The kind of a log entry that is inserted and deleted within one transaction, to hold a key against
 /// writers that would create the document. Nobody ever reads one; tails leave it out.
 pub(super) const PLACEHOLDER: &str = "placeholder";
 
+/// What becomes of the other units when one has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Nothing is written.
+    Wait,
+    /// They are committed, where the one that lost can be left out.
+    GoOn,
+}
+
 pub(super) async fn commit(
     store: &Store,
     units: &[Unit],
+    others: Others,
     deadline: Instant,
-) -> Result<CommitReceipt, CommitFailure> {
+) -> Result<PartialCommit, CommitFailure> {
     store.check_open().map_err(CommitFailure::Failed)?;
-    let mut outcome = attempt(store, units, Form::Fast, deadline).await;
+    let mut outcome = attempt(store, units, Form::Fast, others, deadline).await;
     if let Err(Setback::Nameless) = outcome {
-        outcome = attempt(store, units, Form::Exact, deadline).await;
+        outcome = attempt(store, units, Form::Exact, others, deadline).await;
     }
     match outcome {
-        Ok(position) => Ok(CommitReceipt { position }),
+        Ok(committed) => Ok(committed),
         Err(Setback::Final(failure)) => Err(failure),
         Err(Setback::Conflict { unit, why }) => {
             Err(explain(store, units, unit, why, deadline).await)
@@ -47,15 +58,22 @@ async fn attempt(
     store: &Store,
     units: &[Unit],
     form: Form,
+    others: Others,
     deadline: Instant,
-) -> Result<Position, Setback> {
+) -> Result<PartialCommit, Setback> {
     let mut plan = Plan::of(store, units, form).map_err(Setback::Final)?;
     if plan.steps.is_empty() && plan.absent.is_empty() {
-        return Ok(Position::START);
+        return Ok(PartialCommit {
+            position: Position::START,
+            lost: Vec::new(),
+        });
     }
     let commands = plan.steps.iter_mut().map(Step::take_command).collect();
     let several = units.len() > 1;
-    let attempt = Attempt {
+    let mut attempt = Attempt {
+        units,
+        others,
+        lost: Vec::new(),
         blame: Blame {
             plan: &plan,
             only: (!several).then_some(0),
@@ -83,7 +101,10 @@ async fn attempt(
         }
     }
     match transaction.commit(deadline).await {
-        Outcome::Committed(position) => Ok(position),
+        Outcome::Committed(position) => Ok(PartialCommit {
+            position,
+            lost: attempt.lost,
+        }),
         Outcome::NothingWritten(failure) => Err(Setback::lost(attempt.blame.only, failure)),
         Outcome::Unknown(failure) => {
             let error = Error::new(
@@ -130,28 +151,85 @@ async fn explain(
 }
 
 struct Attempt<'a> {
+    units: &'a [Unit],
+    others: Others,
+    /// The units that are left out, in order.
+    lost: Vec<usize>,
     blame: Blame<'a>,
 }
 
 impl Attempt<'_> {
     async fn run(
-        &self,
+        &mut self,
         transaction: &mut Transaction<'_>,
         commands: Vec<RawDocumentBuf>,
     ) -> Result<(), Setback> {
-        for (unit, key) in &self.blame.plan.absent {
+        let plan = self.blame.plan;
+        for (unit, key) in &plan.absent {
             self.hold_absent(transaction, *unit, key).await?;
         }
-        for (step, command) in self.blame.plan.steps.iter().zip(commands) {
-            let reply = transaction
-                .run(command)
-                .await
-                .map_err(|failure| self.blame.command_failed(failure, step.collection()))?;
-            if let Some(error) = first_write_error(&reply) {
-                return Err(self.blame.statement_failed(step, error));
+        for (step, command) in plan.steps.iter().zip(commands) {
+            // What was lost had nothing but its documents, which come first, and its log entries, which
+            // come last.
+            if step.target == Target::Log && !self.lost.is_empty() {
+                return self.log_the_rest(transaction).await;
             }
+            let reply = self.send(transaction, step, command).await?;
             if !step.is_achieved(&reply) {
-                return Err(self.blame.missed(step));
+                let lost = self.without_lost(transaction, step, &reply).await?;
+                self.lost.extend(lost);
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        transaction: &mut Transaction<'_>,
+        step: &Step,
+        command: RawDocumentBuf,
+    ) -> Result<RawDocumentBuf, Setback> {
+        let reply = transaction
+            .run(command)
+            .await
+            .map_err(|failure| self.blame.command_failed(failure, step.collection()))?;
+        match first_write_error(&reply) {
+            Some(error) => Err(self.blame.statement_failed(step, error)),
+            None => Ok(reply),
+        }
+    }
+
+    /// Which units of a step that came short the transaction goes on without.
+    async fn without_lost(
+        &self,
+        transaction: &mut Transaction<'_>,
+        step: &Step,
+        reply: &RawDocument,
+    ) -> Result<Vec<usize>, Setback> {
+        let missed = || self.blame.missed(step);
+        if self.others == Others::Wait {
+            return Err(missed());
+        }
+        let lost = rest::lost(transaction, step, self.units, reply)
+            .await
+            .map_err(|failure| self.blame.command_failed(failure, step.collection()))?
+            .ok_or_else(missed)?;
+        if self.lost.len() + lost.len() >= self.units.len() {
+            // Nothing is left.
+            return Err(missed());
+        }
+        Ok(lost)
+    }
+
+    /// The log entries of the units that are not lost.
+    async fn log_the_rest(&mut self, transaction: &mut Transaction<'_>) -> Result<(), Setback> {
+        self.lost.sort_unstable();
+        let rest = Plan::log(self.units, &self.lost).map_err(Setback::Final)?;
+        for mut step in rest.steps {
+            let command = step.take_command();
+            let reply = self.send(transaction, &step, command).await?;
+            if !step.is_achieved(&reply) {
+                return Err(self.blame.missed(&step));
             }
         }
         Ok(())

@@ -29,6 +29,7 @@ mod place;
 mod pool;
 mod query;
 mod record;
+mod rest;
 mod scan;
 mod sessions;
 mod statement;
@@ -48,10 +49,12 @@ use bson::RawDocumentBuf;
 use futures_core::stream::BoxStream;
 use uuid::Uuid;
 
+use self::commit::Others;
 use self::store::Store;
 use super::backend::{
     Backend, Backlog, Capabilities, CommitFailure, CommitReceipt, Cursor, Fence, Lease,
-    LeaseRequest, Loaded, LogEntry, LogRange, Position, Record, TailFrom, TailItem, Unit,
+    LeaseRequest, Loaded, LogEntry, LogRange, PartialCommit, Position, Record, TailFrom, TailItem,
+    Unit,
 };
 use super::query::{CollectionSpec, Query};
 use crate::document::DocumentKey;
@@ -159,7 +162,17 @@ impl Backend for MongoBackend {
         units: &[Unit],
         deadline: Instant,
     ) -> std::result::Result<CommitReceipt, CommitFailure> {
-        commit::commit(&self.store, units, deadline).await
+        let committed = commit::commit(&self.store, units, Others::Wait, deadline).await?;
+        let position = committed.position;
+        Ok(CommitReceipt { position })
+    }
+
+    async fn commit_what_holds(
+        &self,
+        units: &[Unit],
+        deadline: Instant,
+    ) -> std::result::Result<PartialCommit, CommitFailure> {
+        commit::commit(&self.store, units, Others::GoOn, deadline).await
     }
 
     async fn read_log(&self, range: &LogRange) -> Result<Vec<LogEntry>> {

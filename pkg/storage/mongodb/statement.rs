@@ -80,24 +80,33 @@ impl Plan {
                 );
                 plan.fences.push(fence.clone());
             }
-            for entry in &content.entries {
-                let raw = log_entry(entry).map_err(refused)?;
-                push(
-                    &mut groups,
-                    Target::Log,
-                    Verb::Insert,
-                    unit,
-                    Statement::Made(raw),
-                );
+            push_entries(unit, content, &mut groups)?;
+        }
+        plan.append_all(groups)?;
+        Ok(plan)
+    }
+
+    /// The log entries of all units but those in `lost`, which is sorted.
+    pub(super) fn log(units: &[Unit], lost: &[usize]) -> Result<Self, CommitFailure> {
+        let mut plan = Self::default();
+        let mut groups = Groups::new();
+        for (unit, content) in units.iter().enumerate() {
+            if lost.binary_search(&unit).is_err() {
+                push_entries(unit, content, &mut groups)?;
             }
         }
-        // Target order is the order of sending: the log comes last, so that positions are drawn as late
-        // as possible.
+        plan.append_all(groups)?;
+        Ok(plan)
+    }
+
+    /// Target order is the order of sending: the log comes last, so that positions are drawn as late as
+    /// possible.
+    fn append_all(&mut self, groups: Groups<'_>) -> Result<(), CommitFailure> {
         for ((target, verb), statements) in groups {
-            plan.append(target, verb, statements)
+            self.append(target, verb, statements)
                 .map_err(|failure| CommitFailure::Failed(failure.into_error("commit")))?;
         }
-        Ok(plan)
+        Ok(())
     }
 
     fn write<'a>(
@@ -202,6 +211,15 @@ fn push<'a>(
 ) {
     let group = groups.entry((target, verb)).or_default();
     group.push((unit, statement));
+}
+
+fn push_entries(unit: usize, content: &Unit, groups: &mut Groups<'_>) -> Result<(), CommitFailure> {
+    for entry in &content.entries {
+        let raw = log_entry(entry).map_err(|error| CommitFailure::Refused { unit, error })?;
+        let statement = Statement::Made(raw);
+        push(groups, Target::Log, Verb::Insert, unit, statement);
+    }
+    Ok(())
 }
 
 fn write_record(unit: usize, write: &RecordWrite, groups: &mut Groups<'_>) -> Result<(), Error> {

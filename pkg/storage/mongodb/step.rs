@@ -112,6 +112,12 @@ impl Step {
         collection(&self.target)
     }
 
+    /// How many documents were replaced, where the server counts those that it leaves as they are apart.
+    pub(super) fn replaced(&self, reply: &RawDocument) -> Option<usize> {
+        let is_swap = self.verb == Verb::Swap;
+        is_swap.then(|| usize::try_from(count(reply, "nModified")).ok())?
+    }
+
     /// Whether all statements took effect that must.
     pub(super) fn is_achieved(&self, reply: &RawDocument) -> bool {
         let field = match self.verb {

@@ -1,6 +1,6 @@
 //! Commits: compare and swap, all or nothing, checks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -301,6 +301,43 @@ pub async fn one_of_many_commits_on_one_version_succeeds(store: &dyn TestStore) 
         );
     }
     check_log(backend.as_ref(), &key(1)).await;
+}
+
+/// Of several units of which one has lost, either all others are committed or nothing is; what is said to be
+/// lost left no trace.
+pub async fn what_holds_of_several_units_is_committed_or_nothing_is(store: &dyn TestStore) {
+    let backend = opened(store).await;
+    let created: Vec<_> = (1..=12).map(creation).collect();
+    commit(backend.as_ref(), &created).await.unwrap();
+    commit(backend.as_ref(), &[change(3, 1)]).await.unwrap();
+    commit(backend.as_ref(), &[change(3, 2)]).await.unwrap();
+    let units: Vec<_> = (1..=12).map(|id| change(id, 1)).collect();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let committed = match backend.commit_what_holds(&units, deadline).await {
+        Ok(committed) => {
+            assert_eq!(committed.lost, [2]);
+            true
+        }
+        Err(CommitFailure::Conflict { suspects, .. }) => {
+            assert!(suspects.is_empty() || suspects == [2], "{suspects:?}");
+            false
+        }
+        Err(failure) => panic!("{failure:?}"),
+    };
+    for id in 1..=12 {
+        let wanted = match id {
+            3 => (3, 3),
+            _ if committed => (2, 2),
+            _ => (1, 1),
+        };
+        assert_eq!(versions(backend.as_ref(), id).await, wanted, "{id}");
+        check_log(backend.as_ref(), &key(id)).await;
+    }
+    // Where everything holds, everything is committed.
+    let units = [change(3, 3), creation(20)];
+    let committed = backend.commit_what_holds(&units, deadline).await.unwrap();
+    assert_eq!(committed.lost, [0_usize; 0]);
+    assert_eq!(versions(backend.as_ref(), 20).await, (1, 1));
 }
 
 /// Of two commits of which each checks what the other one writes, at most one succeeds (no write skew);

@@ -144,7 +144,7 @@ impl Projection for Removing {
         view: Option<Kept>,
         event: &Event,
     ) -> Result<Option<Kept>, BoxError> {
-        if event.version().get() % 4 == 0 {
+        if event.version().get().is_multiple_of(4) {
             return Ok(None);
         }
         let seen = view.map_or(0, |view| view.seen) + 1;
