@@ -39,6 +39,7 @@
 //! | decide which events a change becomes | [`EventMapper`], [`DefaultEventMapper`] |
 //! | react to events | [`bus`], and [`bus::middleware`] around handlers |
 //! | see the past | [`history`] |
+//! | decide by rules, on commands | [`aggregate`], [`command`] |
 //! | do work in several steps, and undo it | [`saga`] |
 //! | read in another form than one writes | [`projection`] |
 //! | answer questions, page by page | [`query`] |
@@ -100,6 +101,12 @@ mod documents {
     struct Guarantees;
     #[doc = include_str!("../docs/architecture.md")]
     struct Architecture;
+    #[doc = include_str!("../docs/patterns/notification_pattern.md")]
+    struct Notifications;
+    #[doc = include_str!("../docs/patterns/optimistic_concurrency.md")]
+    struct OptimisticConcurrency;
+    #[doc = include_str!("../docs/patterns/schema_evolution.md")]
+    struct SchemaEvolution;
     #[doc = include_str!("../docs/patterns/saga.md")]
     struct SagaPattern;
     #[doc = include_str!("../docs/projections.md")]

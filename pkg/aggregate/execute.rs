@@ -92,7 +92,10 @@ impl<A: Aggregate> Repository<A> {
             }
             looks += 1;
             let done = match self.sourced {
-                false => task.on_document(options.clone()).await,
+                false => task
+                    .on_document(options.clone())
+                    .await
+                    .map(CommandResult::now),
                 true => {
                     // One after the other: whoever replays while others add loses to them.
                     let _turn = self.storage.line_up(&key).await;
@@ -100,7 +103,7 @@ impl<A: Aggregate> Repository<A> {
                 }
             };
             let error = match done {
-                Ok(change) => return Ok(CommandResult::now(change)),
+                Ok(result) => return Ok(result),
                 Err(UpdateError::Rejected(Refusal::Again)) => {
                     let most = options.retry.as_ref();
                     let most = most.map_or(CONFLICT_ATTEMPTS, |retry| retry.conflict_attempts);
@@ -230,7 +233,7 @@ impl<A: Aggregate> Task<'_, A> {
     async fn on_events(
         &self,
         options: &UpdateOptions,
-    ) -> Result<Change<A>, UpdateError<Refusal<A::Error>>> {
+    ) -> Result<CommandResult, UpdateError<Refusal<A::Error>>> {
         let repository = self.repository;
         let Fold { version, state } = repository.sourced_at(self.key, Version::MAX, None).await?;
         let found = state.is_some().then_some(version);
@@ -262,9 +265,14 @@ impl<A: Aggregate> Task<'_, A> {
         options.expected = ExpectedVersion::Any;
         let id = self.key.id();
         let storage = &repository.storage;
-        storage
+        let change = storage
             .update_with(A::COLLECTION, id, options, update)
-            .await
+            .await?;
+        Ok(match change.events().is_empty() {
+            // Without a document, the change knows of no version.
+            true => CommandResult::unchanged(self.key.clone(), version),
+            false => CommandResult::now(change),
+        })
     }
 
     fn run(

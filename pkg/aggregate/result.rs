@@ -32,6 +32,11 @@ enum Done {
         version: Version,
         events: Vec<Event>,
     },
+    /// Nothing, to an aggregate at this version.
+    Unchanged {
+        document: DocumentKey,
+        version: Version,
+    },
     /// By a handler of the application's own.
     Elsewhere {
         document: DocumentKey,
@@ -42,6 +47,11 @@ enum Done {
 impl CommandResult {
     pub(super) fn now<T>(change: Change<T>) -> Self {
         let done = Done::Now(change.retyped());
+        Self { done }
+    }
+
+    pub(super) fn unchanged(document: DocumentKey, version: Version) -> Self {
+        let done = Done::Unchanged { document, version };
         Self { done }
     }
 
@@ -66,7 +76,9 @@ impl CommandResult {
     pub fn document(&self) -> &DocumentKey {
         match &self.done {
             Done::Now(change) => change.document(),
-            Done::Before { document, .. } | Done::Elsewhere { document, .. } => document,
+            Done::Before { document, .. }
+            | Done::Unchanged { document, .. }
+            | Done::Elsewhere { document, .. } => document,
         }
     }
 
@@ -75,7 +87,9 @@ impl CommandResult {
     pub fn version(&self) -> Version {
         match &self.done {
             Done::Now(change) => change.version(),
-            Done::Before { version, .. } | Done::Elsewhere { version, .. } => *version,
+            Done::Before { version, .. }
+            | Done::Unchanged { version, .. }
+            | Done::Elsewhere { version, .. } => *version,
         }
     }
 
@@ -85,7 +99,7 @@ impl CommandResult {
         match &self.done {
             Done::Now(change) => change.events(),
             Done::Before { events, .. } => events,
-            Done::Elsewhere { .. } => &[],
+            Done::Unchanged { .. } | Done::Elsewhere { .. } => &[],
         }
     }
 
@@ -102,6 +116,7 @@ impl CommandResult {
     pub async fn delivered(&self) -> Result<()> {
         match &self.done {
             Done::Now(change) => change.delivered().await,
+            Done::Unchanged { .. } => Ok(()),
             Done::Before { .. } | Done::Elsewhere { .. } => Err(Error::new(
                 ErrorKind::Unsupported,
                 format!(

@@ -6,6 +6,10 @@
     reason = "a test fails by panicking"
 )]
 
+/// The tutorial's program, whose own tests run here: cargo runs none of examples.
+#[allow(dead_code, reason = "tests/examples.rs runs the program")]
+#[path = "../../examples/beginners.rs"]
+mod beginners;
 mod events;
 mod examples;
 
@@ -71,6 +75,12 @@ fn links_between_documents_lead_somewhere() {
         "docs/events.md",
         "docs/redis.md",
         "docs/nats.md",
+        "docs/projections.md",
+        "docs/cqrs_for_beginners.md",
+        "docs/patterns/notification_pattern.md",
+        "docs/patterns/optimistic_concurrency.md",
+        "docs/patterns/saga.md",
+        "docs/patterns/schema_evolution.md",
     ] {
         let folder = Path::new(document).parent().unwrap();
         for link in read(document).split("](").skip(1) {
@@ -86,6 +96,24 @@ fn links_between_documents_lead_somewhere() {
                 "{document} links to {link}, which is not there"
             );
         }
+    }
+}
+
+/// Every block of code in the tutorial stands in the example, which is compiled and run.
+#[test]
+fn the_tutorial_shows_the_program_that_is_run() {
+    let lines = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(String::from).collect()
+    };
+    let program = lines(&read("examples/beginners.rs"));
+    let text = read("docs/cqrs_for_beginners.md");
+    let blocks: Vec<_> = text.split("```rust\n").skip(1).collect();
+    assert!(blocks.len() > 10, "{} blocks", blocks.len());
+    for block in blocks {
+        let block = lines(block.split("```").next().unwrap());
+        let found = program.windows(block.len()).any(|part| *part == block);
+        assert!(found, "not in the example:\n{}", block.join("\n"));
     }
 }
 

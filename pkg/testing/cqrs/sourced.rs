@@ -25,6 +25,8 @@ pub async fn states_are_replayed_with_and_without_snapshots(store: &dyn TestStor
             amount.unsigned_abs() + 1
         );
     }
+    // What changes nothing leaves the version as it is, and says which.
+    assert_eq!(run(&accounts, AccountCommand::Look).await, 25);
     assert!(
         storage
             .find::<Account>("accounts", "a")

@@ -1,0 +1,22 @@
+use serde::{Deserialize, Serialize};
+
+/// What can happen in a room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum RoomEvent {
+    MessageSent {
+        message: String,
+        sender: String,
+        content: String,
+    },
+    MessageEdited {
+        message: String,
+        content: String,
+    },
+    MessageDeleted {
+        message: String,
+    },
+    MessageRead {
+        message: String,
+        reader: String,
+    },
+}

@@ -1,0 +1,10 @@
+use serde::{Deserialize, Serialize};
+
+/// What can happen to a user. The name of a variant is the type of the event, its fields are the data.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum UserEvent {
+    UserCreated { name: String, email: String },
+    UserUpdated { name: String, email: String },
+    UserEmailChanged { new_email: String },
+    UserDeleted,
+}
