@@ -226,8 +226,8 @@ impl<P: Projection> Leading<'_, P> {
             }
             tracing::info!(projection = %shared.name, %build, "views are in use");
         }
-        self.hide_progress();
         self.at_work();
+        self.hide_progress();
         Ok(())
     }
 
