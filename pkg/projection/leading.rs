@@ -17,6 +17,7 @@ use super::fold::{Folder, Work};
 use super::letters::{Letters, Parked};
 use super::reader::{Batch, Reader};
 use super::run::Runner;
+use super::settling::Sealing;
 use super::shared::Request;
 use super::state::ProjectionState;
 use crate::document::{DocumentId, DocumentKey, Version};
@@ -38,6 +39,9 @@ const KEYS: usize = 4_096;
 
 /// How often marks that are no longer needed are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// How often it is looked whether the build in use stands still: nobody is served anything new meanwhile.
+const SETTLE_EVERY: Duration = Duration::from_millis(10);
 
 /// Log entries that are counted for the progress of a build.
 const COUNTED: u64 = 10_000_000;
@@ -87,6 +91,9 @@ pub(super) struct Leading<'a, P: Projection> {
     pub(super) catch_up: CatchUp,
     pub(super) pauses: Backoff,
     pub(super) attempts: u32,
+    /// Whether the build in use was told to stand still, and whether it does.
+    pub(super) is_sealed: bool,
+    pub(super) sealing: Option<Sealing>,
     begun: Instant,
     handled: u64,
     total: u64,
@@ -115,6 +122,8 @@ impl<'a, P: Projection> Leading<'a, P> {
             catch_up: CatchUp::default(),
             pauses: Backoff::new(options.retry_base, options.retry_max),
             attempts: 0,
+            is_sealed: false,
+            sealing: None,
             begun: Instant::now(),
             handled: 0,
             total: 0,
@@ -217,6 +226,7 @@ impl<'a, P: Projection> Leading<'a, P> {
             match next.await? {
                 Next::Request(request) => self.answer(request).await?,
                 Next::StoreDue => self.store(Patience::Drain).await?,
+                Next::Settle => {}
                 Next::Batch(Some(Ok(batch))) => {
                     self.recovered();
                     self.take(batch, &reader).await?;
@@ -237,6 +247,7 @@ impl<'a, P: Projection> Leading<'a, P> {
     }
 
     async fn next(&mut self, reader: &mut Reader, blocked: bool) -> Result<Next, Stop> {
+        let settling = self.is_settling();
         let stop = &self.runner.stop;
         let requests = &mut *self.requests;
         let store_at = self.stored_at + self.store_every;
@@ -247,6 +258,7 @@ impl<'a, P: Projection> Leading<'a, P> {
                 () = stop.cancelled() => Err(Stop::Asked),
                 Some(request) = requests.recv() => Ok(Next::Request(request)),
                 () = sleep_until(store_at), if is_unstored => Ok(Next::StoreDue),
+                () = sleep(SETTLE_EVERY), if settling => Ok(Next::Settle),
                 batch = reader.next(), if !blocked => Ok(Next::Batch(batch)),
             }
         };
@@ -458,6 +470,7 @@ impl<P: Projection> Runner<P> {
 enum Next {
     Request(Request),
     StoreDue,
+    Settle,
     Batch(Option<Result<Batch>>),
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Builds {
     pub(super) live: Option<Build>,
     /// What takes its place when it has caught up.
     pub(super) building: Option<Build>,
+    /// What is in use stands still, so that what takes its place can have all that it has.
+    pub(super) sealed: bool,
     /// What is to be removed.
     pub(super) retired: Vec<Build>,
 }
@@ -44,6 +46,7 @@ impl Builds {
                 building => {
                     next.retired.extend(building);
                     next.building = Some(Build::new(version, 0));
+                    next.sealed = false;
                 }
             },
         }
@@ -69,6 +72,16 @@ impl Builds {
         })
     }
 
+    /// With what is in use standing still, or going on again, for a build that is being made; `None` if it is
+    /// so already or the build is not the one.
+    pub(super) fn with_seal(&self, build: Build, sealed: bool) -> Option<Self> {
+        let changes = self.building == Some(build) && self.sealed != sealed;
+        changes.then(|| Self {
+            sealed,
+            ..self.clone()
+        })
+    }
+
     /// With the build that was being made in use; `None` if it is not the one.
     pub(super) fn swapped(&self, build: Build) -> Option<Self> {
         if self.building != Some(build) {
@@ -78,6 +91,7 @@ impl Builds {
         next.retired.extend(self.live);
         next.live = Some(build);
         next.building = None;
+        next.sealed = false;
         Some(next)
     }
 
@@ -89,7 +103,8 @@ impl Builds {
 
     /// What a process with code of this version runs.
     pub(super) fn of_version(&self, version: u32) -> impl Iterator<Item = Build> {
-        let both = self.live.into_iter().chain(self.building);
+        let live = self.live.filter(|_| !self.sealed);
+        let both = live.into_iter().chain(self.building);
         both.filter(move |build| build.version() == version)
     }
 
@@ -101,6 +116,7 @@ impl Builds {
         if let Some(building) = self.building {
             raw.append(cstr!("building"), build_to_raw(building));
         }
+        raw.append(cstr!("sealed"), self.sealed);
         let retired: RawArrayBuf = self.retired.iter().copied().map(build_to_raw).collect();
         raw.append(cstr!("retired"), retired);
         raw
@@ -123,6 +139,7 @@ impl Builds {
                 sequence: record.key.parse()?,
                 live: build("live")?,
                 building: build("building")?,
+                sealed: raw.get_bool("sealed")?,
                 retired,
             })
         };
@@ -273,7 +290,12 @@ mod tests {
         let again = live.rebuilt(3).unwrap();
         assert_eq!(again.building, Some(Build::new(3, 1)));
         assert!(again.rebuilt(3).is_err());
-        let swapped = again.swapped(Build::new(3, 1)).unwrap();
+        assert_eq!(again.with_seal(Build::new(3, 0), true), None);
+        let sealed = again.with_seal(Build::new(3, 1), true).unwrap();
+        assert_eq!(sealed.of_version(3).collect::<Vec<_>>(), [Build::new(3, 1)]);
+        assert_eq!(sealed.with_seal(Build::new(3, 1), false).unwrap(), again);
+        let swapped = sealed.swapped(Build::new(3, 1)).unwrap();
+        assert!(!swapped.sealed);
         // The number of a build is never used twice while there is something of it.
         assert_eq!(swapped.rebuilt(3).unwrap().building, Some(Build::new(3, 2)));
     }

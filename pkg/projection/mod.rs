@@ -20,6 +20,7 @@ mod options;
 mod parking;
 mod reader;
 mod run;
+mod settling;
 mod shared;
 mod state;
 mod storing;

@@ -198,47 +198,4 @@ impl<P: Projection> Leading<'_, P> {
         let last = entries.last().map(|entry| entry.version);
         Ok(Ok((works.into(), last)))
     }
-
-    /// Puts a build into use that has caught up.
-    pub(super) async fn settle(&mut self) -> Result<(), Stop> {
-        if !self.catch_up.is_done() || self.folded.is_some() {
-            return Ok(());
-        }
-        let (shared, build) = (Arc::clone(&self.runner.shared), self.runner.build);
-        if !self.is_live() {
-            if !self.parked.is_empty() {
-                self.blocked("the build is complete but for documents that are parked");
-                return Ok(());
-            }
-            let ledger = shared.ledger.clone();
-            let builds = self
-                .persist(|| ledger.change(|builds| Ok(builds.swapped(build))))
-                .await?;
-            if builds.live == Some(build) {
-                // Before anybody is told: whoever waits for the swap sees no progress of it any more.
-                self.hide_progress();
-            }
-            shared.note(builds);
-            shared.wake.notify_one();
-            if !self.is_live() {
-                // Newer code has come in between; the one who looks after the builds ends this one.
-                return Ok(());
-            }
-            tracing::info!(projection = %shared.name, %build, "views are in use");
-        }
-        self.hide_progress();
-        self.at_work();
-        Ok(())
-    }
-
-    fn hide_progress(&self) {
-        let build = self.runner.build;
-        self.runner.shared.progress.send_if_modified(|progress| {
-            let is_this = progress.is_some_and(|progress| progress.build == build);
-            if is_this {
-                *progress = None;
-            }
-            is_this
-        });
-    }
 }

@@ -107,6 +107,7 @@ impl<P: Projection> Supervisor<P> {
             () = self.shared.shutdown.cancelled() => return Ok(()),
             builds = reading => builds?,
         };
+        let builds = self.without_orphaned_seal(builds).await?;
         self.shared.note(builds.clone());
         let wanted: Vec<Build> = builds.of_version(version).collect();
         self.running.retain(|build, stop| {
@@ -139,6 +140,27 @@ impl<P: Projection> Supervisor<P> {
             return Ok(());
         }
         self.clear(&builds).await
+    }
+
+    /// Goes on with a build that stands still for one that nobody makes any more: its code died just before it
+    /// would have taken over.
+    async fn without_orphaned_seal(&self, builds: Builds) -> Result<Builds> {
+        let version = self.shared.version;
+        let is_ours = builds.live.is_some_and(|live| live.version() == version);
+        let Some(building) = builds.building.filter(|_| builds.sealed && is_ours) else {
+            return Ok(builds);
+        };
+        if building.version() == version {
+            return Ok(builds);
+        }
+        let lease = self.shared.lease_name(building);
+        if self.shared.backend.is_leased(&lease).await? {
+            return Ok(builds);
+        }
+        let ledger = &self.shared.ledger;
+        ledger
+            .change(|builds| Ok(builds.with_seal(building, false)))
+            .await
     }
 
     /// Removes builds that nobody uses any more: what readers were told a moment ago may still be read.

@@ -112,7 +112,10 @@ async fn progress_is_shown_while_it_is_made() {
     progress.wait_for(Option::is_none).await.unwrap();
     let last = DocumentKey::new("docs", 699);
     counts.wait_for(&last, 1_u64, WITHIN).await.unwrap();
-    assert!(matches!(counts.state(), ProjectionState::Following));
+    eventually("it follows", async || {
+        matches!(counts.state(), ProjectionState::Following)
+    })
+    .await;
     counts.shutdown().await;
 }
 
