@@ -1,6 +1,8 @@
 //! Sets each scenario up, runs its rounds, and takes everything down again.
 
+mod aggregates;
 mod buses;
+mod commands;
 mod embedded;
 mod mongo;
 mod waiting;
@@ -12,6 +14,7 @@ use bson::doc;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use self::aggregates::{Read, aggregate_on_embedded};
 use crate::broker::Kind;
 use crate::contender::{Counted, alternate};
 use crate::diff;
@@ -100,6 +103,14 @@ impl Bench {
             "publish_path_redis" => buses::publish_path_redis(&plan).await,
             "publish_path_nats" => buses::publish_path_nats(&plan).await,
             "stalled_bus_memory" => self.stalled_bus(&plan).await,
+            "dispatcher_send_64" => self.dispatcher_send(&plan, 64).await,
+            "commands_emmett_64" => self.against_emmett(&plan, 64).await,
+            "commands_emmett_16" => self.against_emmett(&plan, 16).await,
+            "commands_emmett_1" => self.against_emmett(&plan, 1).await,
+            "aggregate_load_10000" => self.aggregate_on_mongodb(&plan, Read::Newest).await,
+            "aggregate_at_5000" => self.aggregate_on_mongodb(&plan, Read::Past).await,
+            "aggregate_load_10000_embedded" => aggregate_on_embedded(&plan, Read::Newest).await,
+            "aggregate_at_5000_embedded" => aggregate_on_embedded(&plan, Read::Past).await,
             other => bail!("{other} is listed and does not exist"),
         }
     }
