@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bson::doc;
 use serde_json::{Value, json};
 
-use crate::contender::{Checked, Contender};
+use crate::contender::Contender;
 use crate::load::{Length, Sample};
 use crate::mongo::{Database, connections, number};
 

@@ -95,7 +95,8 @@ pub(crate) async fn fill(
     tasks: Tasks,
 ) -> Result<()> {
     let id = subject.id;
-    let opened = repository.execute(id, &opening(0), CommandOptions::new());
+    let command = opening(0);
+    let opened = repository.execute(id, &command, CommandOptions::new());
     opened.await.with_context(|| format!("opening {id}"))?;
     let worker = Arc::new(Filling {
         repository: repository.clone(),

@@ -51,6 +51,11 @@ pub(super) enum Read {
     Past,
 }
 
+/// Whether what has no bar is measured as well: once, and not where somebody only tries it.
+fn informs(plan: &Plan, read: Read) -> bool {
+    read == Read::Past && !plan.quick
+}
+
 /// Both aggregates in both modes, and how to read them.
 struct Setup {
     storage: Storage,
@@ -59,14 +64,13 @@ struct Setup {
 }
 
 impl Setup {
-    async fn new(storage: Storage, read: Read) -> Result<Self> {
+    async fn new(storage: Storage, plan: &Plan, read: Read) -> Result<Self> {
         let documents = Repository::new(&storage);
         let events = Repository::new(&storage).event_sourced();
         for subject in [SMALL, LARGE] {
             fill(&documents, subject, Fillers::Many).await?;
         }
-        // What is for information is measured once.
-        if read == Read::Past {
+        if informs(plan, read) {
             for subject in [SMALL_EVENTS, LARGE_EVENTS] {
                 fill(&events, subject, Fillers::One).await?;
             }
@@ -100,7 +104,7 @@ impl Setup {
         let theirs = Tasks::new(self.reading(SMALL, theirs), 1);
         let ours = Tasks::new(self.reading(LARGE, ours), 1);
         let mut rounds = alternate(Counted::theirs(theirs), Counted::ours(ours), plan).await?;
-        if read == Read::Past {
+        if informs(plan, read) {
             for (number, round) in rounds.iter_mut().enumerate() {
                 self.inform(plan, number + 1, round).await?;
             }
@@ -164,7 +168,10 @@ impl Setup {
                 patches <= MOST_PATCHES,
                 "{what:?} takes {patches} patches, {MOST_PATCHES} at most are allowed"
             );
-            counted.push(format!("{what:?} {entries}"));
+            counted.push(match what {
+                What::Newest => format!("{entries} for the newest"),
+                What::At(version) => format!("{entries} for version {version}"),
+            });
         }
         storage.close().await;
         Ok(format!("log entries read: {}", counted.join(", ")))
@@ -191,7 +198,7 @@ impl Bench {
     pub(super) async fn aggregate_on_mongodb(&self, plan: &Plan, read: Read) -> Result<Outcome> {
         let database = Database::empty(self.server().await?, OURS, 1).await?;
         let storage = Storage::builder().url(&database.url).open().await?;
-        let setup = Setup::new(storage.clone(), read).await?;
+        let setup = Setup::new(storage.clone(), plan, read).await?;
         let rounds = setup.measure(plan, read).await?;
         storage.close().await;
         database.drop().await?;
@@ -203,7 +210,7 @@ pub(super) async fn aggregate_on_embedded(plan: &Plan, read: Read) -> Result<Out
     let (_folder, path) = folder()?;
     let store = Store::create(&path("ours.redb"), 0).await?;
     let storage = store.storage().await?;
-    let setup = Setup::new(storage.clone(), read).await?;
+    let setup = Setup::new(storage.clone(), plan, read).await?;
     let rounds = setup.measure(plan, read).await?;
     storage.close().await;
     store.close().await;
