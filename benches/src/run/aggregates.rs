@@ -13,6 +13,7 @@ use crate::cqrs::account::Account;
 use crate::cqrs::counting::Counting;
 use crate::cqrs::reading::{Reading, Subject, Tasks as Fillers, What, fill};
 use crate::embedded::Store;
+use crate::format::time;
 use crate::mongo::Database;
 use crate::report::{Figures, Round};
 use crate::scenario::Plan;
@@ -137,9 +138,10 @@ impl Setup {
             let tasks = Tasks::new(self.reading(subject, what), 1);
             let sample = tasks.run(plan.length, number).await?;
             tasks.check(0).await?;
-            round.groups.insert(name.to_owned(), Figures::of(&sample));
+            let figures = Figures::of(&sample);
+            eprintln!("  {name}, round {number}: median {}", time(figures.p50_us));
+            round.groups.insert(name.to_owned(), figures);
         }
-        eprintln!("  for information, round {number}: {round}");
         Ok(())
     }
 
