@@ -99,6 +99,8 @@ pub(crate) fn versions(mongod: Option<&str>) -> Value {
         "redb": locked("redb"),
         "redis-server": server_version("NODESTORAGE_REDIS_SERVER"),
         "nats-server": server_version("NODESTORAGE_NATS_SERVER"),
+        "node": server_version("NODESTORAGE_NODE"),
+        "emmett-mongodb": crate::cqrs::emmett::package("@event-driven-io/emmett-mongodb"),
         "redis": locked("redis"),
         "async-nats": locked("async-nats"),
         "sqlite": rusqlite::version(),

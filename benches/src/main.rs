@@ -7,6 +7,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 mod args;
 mod broker;
 mod contender;
+mod cqrs;
 mod diff;
 mod embedded;
 mod format;

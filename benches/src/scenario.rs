@@ -118,6 +118,29 @@ const PUBLISH: &str =
     "EventBus::publish of 256 events, against the raw client sending the same bytes";
 const DELIVERY: &str = "1,000 updates/s, from the commit to the handler";
 
+const COMMANDS: &str = "commands/s";
+const EMMETT: &str = "deposits by Dispatcher::send, against emmett's command handler on MongoDB";
+const NEWEST: &str = "load of an aggregate with 10,000 versions, against one with 10";
+const PAST: &str = "its state at version 5,000, against version 5 of one with 10";
+
+const fn on_aggregates(
+    name: &'static str,
+    about: &'static str,
+    measure: Measure,
+    bar: Option<f64>,
+) -> Scenario {
+    Scenario {
+        name,
+        about,
+        measure,
+        unit: match measure {
+            Measure::Latency => "µs, median",
+            _ => COMMANDS,
+        },
+        bar,
+    }
+}
+
 const LOOP: &str = "against a hand-written find and compare-and-swap, no events";
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -257,6 +280,34 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     rebuild("projection_rebuild_embedded"),
     rebuild("projection_rebuild_mongodb"),
+    on_aggregates(
+        "dispatcher_send_64",
+        "Dispatcher::send of 64 tasks, against the Storage::update_with that does the same",
+        Measure::Throughput,
+        Some(0.9),
+    ),
+    on_aggregates(
+        "commands_emmett_64",
+        EMMETT,
+        Measure::Throughput,
+        Some(10.0),
+    ),
+    on_aggregates("commands_emmett_16", EMMETT, Measure::Throughput, None),
+    on_aggregates("commands_emmett_1", EMMETT, Measure::Throughput, None),
+    on_aggregates("aggregate_load_10000", NEWEST, Measure::Latency, Some(1.5)),
+    on_aggregates(
+        "aggregate_load_10000_embedded",
+        NEWEST,
+        Measure::Latency,
+        Some(1.5),
+    ),
+    on_aggregates("aggregate_at_5000", PAST, Measure::Latency, Some(1.5)),
+    on_aggregates(
+        "aggregate_at_5000_embedded",
+        PAST,
+        Measure::Latency,
+        Some(1.5),
+    ),
 ];
 
 const fn rebuild(name: &'static str) -> Scenario {

@@ -100,12 +100,19 @@ pub(crate) fn plain(report: &Report) -> String {
     text
 }
 
-/// The brokers that were there, with a comma in front.
-fn brokers(versions: &Value) -> String {
-    ["redis-server", "nats-server", "redis", "async-nats"]
-        .iter()
-        .filter_map(|name| Some(format!(", {name} {}", versions[*name].as_str()?)))
-        .collect()
+/// The brokers that were there, and the peer, with a comma in front.
+fn others(versions: &Value) -> String {
+    [
+        "redis-server",
+        "nats-server",
+        "redis",
+        "async-nats",
+        "node",
+        "emmett-mongodb",
+    ]
+    .iter()
+    .filter_map(|name| Some(format!(", {name} {}", versions[*name].as_str()?)))
+    .collect()
 }
 
 fn markdown(report: &Report) -> String {
@@ -135,7 +142,7 @@ fn markdown(report: &Report) -> String {
             text(&versions["commit"]),
             text(&versions["mongodb driver"]),
             text(&versions["sqlite"]),
-            brokers(versions),
+            others(versions),
             settings["rounds"],
             settings["seconds"],
             settings["warm_up_seconds"],

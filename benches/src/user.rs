@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const COLLECTION: &str = "users";
 
 /// The document as a user of the library declares it: `_id` and the version are the storage's.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) email: String,
@@ -41,7 +41,7 @@ pub(crate) struct StoredUser {
     pub(crate) version: i64,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Address {
     pub(crate) street: String,
     pub(crate) city: String,

@@ -27,13 +27,18 @@ impl<A: Aggregate> Repository<A> {
     ) -> Result<Fold<A>> {
         let until = time.map(Position::end_of);
         let interval = self.form.snapshot_every;
+        // Where a version is asked for the page can end at its snapshot.
+        let limit = match until {
+            None if to < Version::MAX => to.get() % interval + 1,
+            _ => interval,
+        };
         let range = LogRange {
             key: key.clone(),
             from: Version::NONE,
             to: to.min(Version::MAX),
             until,
             newest_first: true,
-            limit: usize::try_from(interval).unwrap_or(1),
+            limit: usize::try_from(limit).unwrap_or(1),
         };
         let entries = self.storage.backend().read_log(&range).await?;
         let Some(newest) = entries.first().map(|entry| entry.version) else {
@@ -47,6 +52,11 @@ impl<A: Aggregate> Repository<A> {
         let Some(mut fold) = start else {
             return self.fold(key, Fold::new(), newest, |_| true).await;
         };
+        let oldest = entries.last().map_or(newest, |entry| entry.version);
+        if oldest > base.next() {
+            // The version lies above the newest one, and the page does not reach back to the snapshot.
+            return self.fold(key, fold, newest, |_| true).await;
+        }
         for entry in entries.iter().rev() {
             if entry.version > base {
                 fold.entry(&self.codec, entry)?;

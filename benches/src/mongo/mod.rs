@@ -11,7 +11,7 @@ use bson::{Document, doc};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection};
-use nodestorage::{CommitOptions, Storage};
+use nodestorage::{ChangeView, CommitOptions, MapError, NewEvent, Storage};
 
 use crate::contender::Checked;
 use crate::server::Server;
@@ -20,6 +20,9 @@ use crate::user::{COLLECTION, StoredUser, User, id};
 
 /// More connections than this cost a server more than they bring it.
 const MAX_CONNECTIONS: usize = 100;
+
+/// Makes the events of a change.
+pub(crate) type Mapper = fn(&ChangeView<'_>) -> Result<Vec<NewEvent>, MapError>;
 
 /// A database of a side.
 #[derive(Debug, Clone)]
@@ -80,6 +83,18 @@ impl Database {
         documents: usize,
         cache: Cache,
     ) -> Result<(Self, Storage)> {
+        let mapper = None;
+        Self::ours_mapped(server, name, documents, cache, mapper).await
+    }
+
+    /// The same with an event mapper in place of the default one.
+    pub(crate) async fn ours_mapped(
+        server: &Server,
+        name: &str,
+        documents: usize,
+        cache: Cache,
+        mapper: Option<Mapper>,
+    ) -> Result<(Self, Storage)> {
         let url = server.url(name);
         let log = Some("nodestorage.log");
         let database = Self::connect(&url, name, 1, documents, log, 1).await?;
@@ -88,13 +103,23 @@ impl Database {
             Cache::Warm => CommitOptions::default(),
             Cache::Off => CommitOptions::default().without_cache(),
         };
-        let opening = Storage::builder().url(&url).commits(commits).open();
-        let storage = opening.await?;
+        let mut builder = Storage::builder().url(&url).commits(commits);
+        if let Some(mapper) = mapper {
+            builder = builder.mapper(COLLECTION, mapper);
+        }
+        let storage = builder.open().await?;
         units::seed(storage.backend().as_ref(), documents).await?;
         if cache == Cache::Warm {
             see_all(&storage, documents).await?;
         }
         Ok((database, storage))
+    }
+
+    /// A database with nothing in it.
+    pub(crate) async fn empty(server: &Server, name: &str, tasks: usize) -> Result<Self> {
+        let database = Self::existing(&server.url(name), name, tasks).await?;
+        database.drop().await?;
+        Ok(database)
     }
 
     /// A database that another process has filled.
@@ -141,7 +166,11 @@ impl Database {
     }
 
     /// The one document that a pipeline ends with.
-    async fn total(&self, collection: &str, pipeline: Vec<Document>) -> Result<Document> {
+    pub(crate) async fn total(
+        &self,
+        collection: &str,
+        pipeline: Vec<Document>,
+    ) -> Result<Document> {
         let collection = self.raw().collection::<Document>(collection);
         let mut found = collection.aggregate(pipeline).allow_disk_use(true).await?;
         Ok(found.try_next().await?.unwrap_or_default())
@@ -149,7 +178,7 @@ impl Database {
 }
 
 /// A number of a document, of whatever type the server gave it.
-fn number(document: &Document, field: &str) -> i64 {
+pub(crate) fn number(document: &Document, field: &str) -> i64 {
     let value = document.get(field);
     value
         .and_then(|it| it.as_i64().or_else(|| it.as_i32().map(i64::from)))

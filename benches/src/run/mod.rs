@@ -1,6 +1,8 @@
 //! Sets each scenario up, runs its rounds, and takes everything down again.
 
+mod aggregates;
 mod buses;
+mod commands;
 mod embedded;
 mod mongo;
 mod rebuild;
@@ -13,6 +15,7 @@ use bson::doc;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
+use self::aggregates::{Read, aggregate_on_embedded};
 use crate::broker::Kind;
 use crate::contender::{Counted, alternate};
 use crate::diff;
@@ -103,6 +106,14 @@ impl Bench {
             "stalled_bus_memory" => self.stalled_bus(&plan).await,
             "projection_rebuild_embedded" => rebuild::embedded(&plan).await,
             "projection_rebuild_mongodb" => self.rebuild_mongodb(&plan).await,
+            "dispatcher_send_64" => self.dispatcher_send(&plan, 64).await,
+            "commands_emmett_64" => self.against_emmett(&plan, 64).await,
+            "commands_emmett_16" => self.against_emmett(&plan, 16).await,
+            "commands_emmett_1" => self.against_emmett(&plan, 1).await,
+            "aggregate_load_10000" => self.aggregate_on_mongodb(&plan, Read::Newest).await,
+            "aggregate_at_5000" => self.aggregate_on_mongodb(&plan, Read::Past).await,
+            "aggregate_load_10000_embedded" => aggregate_on_embedded(&plan, Read::Newest).await,
+            "aggregate_at_5000_embedded" => aggregate_on_embedded(&plan, Read::Past).await,
             other => bail!("{other} is listed and does not exist"),
         }
     }

@@ -48,8 +48,11 @@ pub async fn states_are_replayed_with_and_without_snapshots(store: &dyn TestStor
         }
         assert_eq!(accounts.load("a").await.unwrap().balance, 300);
     }
-    let error = accounts.load_at("a", 26).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    for above in [26, 30, 31, 100] {
+        let error = accounts.load_at("a", above).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("newest is 25"), "{error}");
+    }
     assert!(accounts.verify("a").await.unwrap().agrees());
     let snapshots = storage
         .backend()
