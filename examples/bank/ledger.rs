@@ -3,7 +3,6 @@ use nodestorage::projection::Projection;
 use nodestorage::{DocumentId, Event};
 use serde::{Deserialize, Serialize};
 
-use crate::common::typed;
 use crate::events::AccountEvent;
 
 /// One line of the ledger: money that came or went.
@@ -43,7 +42,7 @@ impl Projection for Ledger {
         _: Option<LedgerEntry>,
         event: &Event,
     ) -> Result<Option<LedgerEntry>, BoxError> {
-        let (kind, amount, note) = match typed(event)? {
+        let (kind, amount, note) = match event.typed()? {
             AccountEvent::MoneyDeposited { amount, source } => ("DEPOSIT", amount, source),
             AccountEvent::MoneyWithdrawn { amount, purpose } => ("WITHDRAWAL", amount, purpose),
             _ => return Ok(None),

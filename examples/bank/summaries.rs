@@ -4,7 +4,6 @@ use nodestorage::{DocumentId, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::account::Status;
-use crate::common::typed;
 use crate::events::AccountEvent;
 
 /// An account as lists show it.
@@ -38,7 +37,7 @@ impl Projection for Summaries {
         event: &Event,
     ) -> Result<Option<AccountSummary>, BoxError> {
         let mut view = view.unwrap_or_default();
-        match typed(event)? {
+        match event.typed()? {
             AccountEvent::AccountOpened {
                 owner,
                 initial_balance,

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::commands::{AccountError, deposit, withdraw};
-use crate::common::typed;
 use crate::events::AccountEvent;
 
 /// Both accounts change in one commit or neither does. For accounts in one database, the simplest that is right.
@@ -65,7 +64,7 @@ pub(crate) fn saga(dispatcher: &Dispatcher) -> Saga<Transfer> {
     .with_retry(StepRetry::new().with_attempts(u32::MAX));
 
     Saga::new("transfer")
-        .started_by("TransferInitiated", |event| match typed(event).ok()? {
+        .started_by("TransferInitiated", |event| match event.typed().ok()? {
             AccountEvent::TransferInitiated {
                 transfer: id,
                 from,

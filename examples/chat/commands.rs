@@ -6,6 +6,7 @@ use crate::room::Room;
 /// What can be asked of a room. Whoever sends a message names it, so that it may be sent again when no
 /// answer came.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[allow(clippy::enum_variant_names, reason = "they are the commands' names")]
 pub(crate) enum RoomCommand {
     SendMessage {
         message: String,

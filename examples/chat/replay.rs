@@ -7,7 +7,6 @@ use nodestorage::VersionRange;
 use nodestorage::aggregate::Repository;
 use nodestorage::error::BoxError;
 
-use crate::common::typed;
 use crate::events::RoomEvent;
 use crate::room::Room;
 use crate::view::MessageView;
@@ -33,7 +32,7 @@ pub(crate) async fn recent(
     loop {
         let page = rooms.events(room, range).await?;
         for event in &page.items {
-            match typed(event)? {
+            match event.typed()? {
                 RoomEvent::MessageDeleted { message } => {
                     deleted.insert(message);
                 }

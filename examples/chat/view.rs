@@ -5,7 +5,6 @@ use nodestorage::projection::{Projection, Views};
 use nodestorage::{DocumentId, Event, Order, Query, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::common::typed;
 use crate::events::RoomEvent;
 
 /// A message as readers see it.
@@ -48,7 +47,7 @@ impl Projection for MessageViews {
         view: Option<MessageView>,
         event: &Event,
     ) -> Result<Option<MessageView>, BoxError> {
-        Ok(match typed(event)? {
+        Ok(match event.typed()? {
             RoomEvent::MessageSent {
                 message,
                 sender,

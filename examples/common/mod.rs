@@ -2,9 +2,7 @@
 #![allow(dead_code, reason = "each example uses its own part")]
 
 use nodestorage::command::CommandResult;
-use nodestorage::{Event, Storage, StorageBuilder};
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use nodestorage::{Storage, StorageBuilder};
 
 /// A storage and a bus as the command line names them: in memory, unless it says otherwise.
 pub(crate) fn builder() -> StorageBuilder {
@@ -38,9 +36,4 @@ pub(crate) fn summary(result: &CommandResult) -> String {
         result.document(),
         result.version()
     )
-}
-
-/// An event as a variant of its enum: the bus and the log carry the variant's name, and its data as JSON.
-pub(crate) fn typed<E: DeserializeOwned>(event: &Event) -> Result<E, serde_json::Error> {
-    serde_json::from_value(json!({ event.event_type(): event.data() }))
 }

@@ -7,7 +7,6 @@ use nodestorage::projection::Projection;
 use nodestorage::{DocumentId, Event};
 use serde::{Deserialize, Serialize};
 
-use crate::common::typed;
 use crate::events::{OrderEvent, OrderItem};
 use crate::order::OrderStatus;
 
@@ -69,7 +68,7 @@ impl Projection for OrderViews {
         view: Option<OrderView>,
         event: &Event,
     ) -> Result<Option<OrderView>, BoxError> {
-        let happened = typed(event)?;
+        let happened = event.typed()?;
         let Some(mut view) = view else {
             return match happened {
                 OrderEvent::OrderCreated {

@@ -5,6 +5,7 @@ use crate::user::User;
 
 /// What can be asked for. The name of a variant is the name of the command, its fields are the data.
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(clippy::enum_variant_names, reason = "they are the commands' names")]
 pub(crate) enum UserCommand {
     CreateUser { name: String, email: String },
     UpdateUser { name: String, email: String },

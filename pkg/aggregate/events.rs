@@ -4,13 +4,12 @@ use std::any::type_name;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Aggregate;
 use super::shape::variants_of;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, EventRegistry, NewEvent};
+use crate::event::{Event, EventRegistry, NewEvent, read_variant};
 
 /// Turns an aggregate's events into new events and back.
 #[derive(Debug)]
@@ -106,7 +105,7 @@ impl<A: Aggregate> EventCodec<A> {
             ));
         }
         let parts = event.into_parts();
-        read(&parts.event_type, parts.data).map_err(|e| {
+        read_variant(&parts.event_type, parts.data).map_err(|e| {
             Error::new(
                 ErrorKind::Serialization,
                 format!(
@@ -127,7 +126,7 @@ impl<A: Aggregate> EventCodec<A> {
 pub(crate) fn read_back<A: Aggregate>(event: &A::Event) -> Result<A::Event> {
     let logged = EventCodec::<A>::new().encode(event)?;
     let data = logged.data().cloned().unwrap_or_default();
-    read(logged.event_type(), data).map_err(|e| {
+    read_variant(logged.event_type(), data).map_err(|e| {
         let what = format!(
             "{} of {} does not read back as it is written",
             logged.event_type(),
@@ -135,11 +134,4 @@ pub(crate) fn read_back<A: Aggregate>(event: &A::Event) -> Result<A::Event> {
         );
         Error::new(ErrorKind::Serialization, what).with_source(e)
     })
-}
-
-/// Reads the variant of this name.
-fn read<E: DeserializeOwned>(name: &str, data: Value) -> serde_json::Result<E> {
-    let mut tagged = serde_json::Map::with_capacity(1);
-    tagged.insert(name.to_owned(), data);
-    serde_json::from_value(Value::Object(tagged))
 }

@@ -290,6 +290,45 @@ impl Event {
         })
     }
 
+    /// The event as a variant of an enum that is tagged externally, as an aggregate's events are: the type is
+    /// the variant's name, the payload what is in it.
+    ///
+    /// ```
+    /// # use nodestorage::{Event, Result};
+    /// use serde::Deserialize;
+    ///
+    /// #[derive(Deserialize)]
+    /// enum AccountEvent {
+    ///     MoneyDeposited { amount: i64 },
+    ///     AccountClosed,
+    /// }
+    ///
+    /// fn amount(event: &Event) -> Result<i64> {
+    ///     Ok(match event.typed()? {
+    ///         AccountEvent::MoneyDeposited { amount } => amount,
+    ///         AccountEvent::AccountClosed => 0,
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `Serialization` for an event that the enum does not know, or of another shape.
+    pub fn typed<E: DeserializeOwned>(&self) -> Result<E> {
+        read_variant(self.event_type(), self.data().clone()).map_err(|e| {
+            Error::new(
+                ErrorKind::Serialization,
+                format!(
+                    "{} of {} at version {} is no {}",
+                    self.event_type(),
+                    self.document(),
+                    self.version(),
+                    std::any::type_name::<E>()
+                ),
+            )
+            .with_source(e)
+        })
+    }
+
     /// Where the change came from.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
@@ -301,6 +340,13 @@ impl Event {
     pub fn partition_key(&self) -> String {
         self.0.document.to_string()
     }
+}
+
+/// Reads the variant of this name of an externally tagged enum.
+pub(crate) fn read_variant<E: DeserializeOwned>(name: &str, data: Value) -> serde_json::Result<E> {
+    let mut tagged = serde_json::Map::with_capacity(1);
+    tagged.insert(name.to_owned(), data);
+    serde_json::from_value(Value::Object(tagged))
 }
 
 #[cfg(test)]

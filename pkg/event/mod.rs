@@ -15,7 +15,7 @@ mod upcast;
 pub use change::{ChangeKind, ChangeView};
 pub use default_mapper::{DefaultEventMapper, EventNames};
 pub use envelope::{Event, EventId, EventParts, NewEvent};
-pub(crate) use envelope::{NewData, validate_event_type};
+pub(crate) use envelope::{NewData, read_variant, validate_event_type};
 pub use mapper::{EventMapper, MapError};
 pub use metadata::Metadata;
 pub use serializer::{CloudEvents, EventSerializer, PlainJson};

@@ -246,6 +246,7 @@ impl fmt::Debug for Ledger {
 }
 
 #[cfg(all(test, feature = "embedded"))]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::storage::embedded::EmbeddedBackend;

@@ -27,6 +27,7 @@ mod storing;
 mod supervise;
 mod target;
 #[cfg(all(test, feature = "embedded", feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 mod views;
 mod waiting;
