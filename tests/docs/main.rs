@@ -61,7 +61,7 @@ fn every_guarantee_names_tests_that_exist() {
             assert!(functions.contains(name), "no test is named {name}");
         }
     }
-    assert_eq!(guarantees, 7);
+    assert_eq!(guarantees, 10);
 }
 
 #[test]
