@@ -14,7 +14,7 @@ use crate::load::Sample;
 use crate::machine::peak_memory_bytes;
 use crate::processes::Job;
 
-/// Memory for pages of the file: filled before the first tenth, so that what grows after it is not the cache
+/// Memory for pages of the file: filled before the first third, so that what grows after it is not the cache
 /// of the store.
 pub(crate) const CACHE_BYTES: usize = 16 << 20;
 
@@ -53,7 +53,7 @@ impl Projection for Activities {
     }
 }
 
-/// Folds all of the log; how long it took, and the peak memory after a tenth of it.
+/// Folds all of the log; how long it took, and the peak memory after a third of it.
 pub(crate) async fn rebuild(
     job: &Job,
     ready: impl FnOnce() -> Result<()>,
@@ -90,7 +90,7 @@ pub(crate) async fn rebuild(
     Ok((sample, early))
 }
 
-/// Waits until all of the log is in the views; the peak memory after a tenth of it.
+/// Waits until all of the log is in the views; the peak memory after a third of it.
 async fn folded(activities: &ProjectionHandle<Activities>, entries: u64) -> Result<u64> {
     let mut progress = activities.progress_changes();
     let mut states = activities.state_changes();
@@ -98,15 +98,16 @@ async fn folded(activities: &ProjectionHandle<Activities>, entries: u64) -> Resu
     let mut shown = Instant::now();
     loop {
         if let Some(now) = *progress.borrow_and_update() {
-            if early == 0 && now.handled >= entries / 10 {
+            if early == 0 && now.handled >= entries / 3 {
                 early = peak_memory_bytes();
             }
-            if shown.elapsed() >= Duration::from_secs(2) {
+            if shown.elapsed() >= Duration::from_secs(1) {
                 shown = Instant::now();
                 eprintln!(
-                    "  {:.0} %, {:.0} entries/s",
+                    "  {:.0} %, {:.0} entries/s, peak memory {} MiB",
                     now.fraction() * 100.0,
-                    now.per_second()
+                    now.per_second(),
+                    peak_memory_bytes() >> 20
                 );
             }
         }

@@ -98,7 +98,7 @@ async fn measure(plan: &Plan, url: String) -> Result<Outcome> {
         ours: late,
         groups: BTreeMap::new(),
         notes: vec![format!(
-            "peak memory {} MiB after a tenth of {entries} entries, {} MiB at the end",
+            "peak memory {} MiB after a third of {entries} entries, {} MiB at the end",
             peak(early),
             peak(late)
         )],
