@@ -1,5 +1,7 @@
 //! Time as an argument, so that tests own it.
 
+use std::sync::Arc;
+
 use bson::DateTime;
 
 /// Tells the wall-clock time that log entries and events carry for people.
@@ -17,5 +19,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> DateTime {
         DateTime::now()
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> DateTime {
+        (**self).now()
     }
 }

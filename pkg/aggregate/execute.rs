@@ -315,7 +315,8 @@ impl<A: Aggregate> Task<'_, A> {
             ctx.emit(self.repository.codec.encode(event)?);
         }
         if let Some(id) = self.command_id {
-            ctx.write_record(duplicate::record(id, self.key, ctx.next_version()));
+            let version = ctx.next_version();
+            ctx.write_record(duplicate::record(id, self.key, version, self.now));
         }
         for inline in &self.repository.inline {
             let write = guarded(self.key, "project", || {

@@ -22,7 +22,7 @@ pub struct CommandOptions {
     ///
     /// Stored with the commit, so it holds across processes and crashes. A command that was rejected or
     /// changed nothing leaves no trace and is decided anew. Costs one read before and one small document
-    /// in the commit.
+    /// in the commit, which stays until [`Storage::forget_commands`](crate::Storage::forget_commands).
     pub command_id: Option<String>,
     /// Where the command comes from; goes into the log entry and the events. Default: nothing; the causation
     /// is the command's id, if it has one and nothing else is set.

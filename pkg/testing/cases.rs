@@ -138,6 +138,7 @@ macro_rules! conformance {
                 core typed_and_named_commands_do_the_same,
                 core a_command_id_runs_once,
                 core many_command_ids_on_one_aggregate,
+                core old_command_ids_are_forgotten,
                 durable a_command_id_is_remembered_after_a_restart,
                 core middleware_surrounds_commands,
                 core handlers_of_the_applications_own,

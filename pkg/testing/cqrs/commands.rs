@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bson::DateTime;
 use serde_json::json;
 
 use super::account::{Account, AccountCommand, AccountError, deposit, opening, withdraw};
@@ -17,8 +18,8 @@ use crate::document::{DocumentKey, Version};
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Metadata;
 use crate::storage::{Storage, UpdateError};
-use crate::testing::TestStore;
-use crate::testing::support::open;
+use crate::testing::support::{on_backend, open};
+use crate::testing::{FixedClock, TestStore};
 
 fn dispatcher(storage: &Storage) -> Dispatcher {
     let accounts = Repository::<Account>::new(storage);
@@ -230,6 +231,36 @@ pub async fn many_command_ids_on_one_aggregate(store: &dyn TestStore) {
         let account = accounts.load(name).await.unwrap();
         assert_eq!((account.balance, account.version().get()), (64, 65));
     }
+}
+
+/// Ids of commands that were carried out before a time are forgotten, and no others.
+pub async fn old_command_ids_are_forgotten(store: &dyn TestStore) {
+    let clock = Arc::new(FixedClock::at(DateTime::from_millis(1_000)));
+    let backend = store.backend().await.unwrap();
+    let storage = on_backend(backend, |builder| builder.clock(Arc::clone(&clock))).await;
+    let dispatcher = dispatcher(&storage);
+    dispatcher.send("a", opening("Kim", 0)).await.unwrap();
+    let send = |id: String| {
+        let options = CommandOptions::new().with_command_id(id);
+        dispatcher.send_with("a", deposit(1), options)
+    };
+    let sent = (0..600).map(|number| send(format!("old-{number}")));
+    futures_util::future::try_join_all(sent).await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    assert!(!send("new".into()).await.unwrap().is_duplicate());
+    let before = DateTime::from_millis(5_000);
+    assert_eq!(storage.forget_commands(before).await.unwrap(), 600);
+    assert_eq!(storage.forget_commands(before).await.unwrap(), 0);
+    assert!(send("new".into()).await.unwrap().is_duplicate());
+    assert!(!send("old-7".into()).await.unwrap().is_duplicate());
+    assert_eq!(
+        storage
+            .load::<Account>("accounts", "a")
+            .await
+            .unwrap()
+            .balance,
+        602
+    );
 }
 
 /// Command ids are remembered after a restart.
