@@ -1,7 +1,5 @@
 //! Carrying out commands.
 
-use std::fmt;
-
 use bson::DateTime;
 
 use super::fold::{Fold, applied, guarded};
@@ -326,15 +324,5 @@ impl<A: Aggregate> Task<'_, A> {
         }
         ctx.log_as(self.repository.form.clone());
         Ok(after)
-    }
-}
-
-impl<E> fmt::Debug for Refusal<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rejected(_) => "Rejected",
-            Self::Failed(_) => "Failed",
-            Self::Again => "Again",
-        })
     }
 }

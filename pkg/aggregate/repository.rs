@@ -11,7 +11,7 @@ use crate::document::{DocumentId, DocumentKey, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, EventRegistry};
 use crate::history::{HistoryPage, VersionRange};
-use crate::storage::backend::{LogEntry, LogRange};
+use crate::storage::backend::LogRange;
 use crate::storage::{LogForm, SNAPSHOT_EVERY, Storage, Stored};
 
 /// How many log entries are read at a time.
@@ -67,11 +67,8 @@ impl<A: Aggregate> Repository<A> {
         self
     }
 
-    /// Sets every how many versions the whole state is kept beside the events, from 1 to 100: how many
-    /// entries loading a past state reads at most. Default 100.
-    ///
-    /// # Panics
-    /// Never; what lies outside is taken for the nearest bound.
+    /// Sets every how many versions the whole state is kept beside the events, from 1 to 100 (what lies outside
+    /// is taken for the nearest bound): how many entries loading a past state reads at most. Default 100.
     #[must_use]
     pub fn with_snapshot_every(mut self, versions: u64) -> Self {
         self.form.snapshot_every = versions.clamp(1, SNAPSHOT_EVERY);
@@ -183,7 +180,7 @@ impl<A: Aggregate> Repository<A> {
     /// [`find`](Self::find).
     pub async fn rebuild(&self, id: impl Into<DocumentId>) -> Result<Option<Stored<A>>> {
         let key = self.key(id)?;
-        let fold = self.fold(&key, Fold::new(), Version::MAX, |_| true).await?;
+        let fold = self.fold(&key, Fold::new(), Version::MAX).await?;
         Ok(stored(key, fold))
     }
 
@@ -237,13 +234,12 @@ impl<A: Aggregate> Repository<A> {
         Ok(key)
     }
 
-    /// Goes on from `fold` up to a version, as long as the entries are wanted.
+    /// Goes on from `fold` up to a version.
     pub(super) async fn fold(
         &self,
         key: &DocumentKey,
         mut fold: Fold<A>,
         to: Version,
-        wanted: impl Fn(&LogEntry) -> bool + Send,
     ) -> Result<Fold<A>> {
         loop {
             let range = LogRange {
@@ -256,9 +252,6 @@ impl<A: Aggregate> Repository<A> {
             };
             let entries = self.storage.backend().read_log(&range).await?;
             for entry in &entries {
-                if !wanted(entry) {
-                    return Ok(fold);
-                }
                 fold.entry(&self.codec, entry)?;
             }
             if entries.len() < PAGE {

@@ -50,12 +50,12 @@ impl<A: Aggregate> Repository<A> {
             base => self.snapshot(key, base).await?,
         };
         let Some(mut fold) = start else {
-            return self.fold(key, Fold::new(), newest, |_| true).await;
+            return self.fold(key, Fold::new(), newest).await;
         };
         let oldest = entries.last().map_or(newest, |entry| entry.version);
         if oldest > base.next() {
             // The version lies above the newest one, and the page does not reach back to the snapshot.
-            return self.fold(key, fold, newest, |_| true).await;
+            return self.fold(key, fold, newest).await;
         }
         for entry in entries.iter().rev() {
             if entry.version > base {

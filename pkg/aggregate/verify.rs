@@ -48,7 +48,7 @@ impl<A: Aggregate> Repository<A> {
         // Up to the version that was found: others may go on meanwhile.
         let to = found.as_ref().map_or(Version::MAX, Stored::version);
         let fold = super::fold::Fold::new();
-        let fold = self.fold(&key, fold, to, |_| true).await?;
+        let fold = self.fold(&key, fold, to).await?;
         let version = fold.version;
         let difference = match (&found, &fold.state) {
             (None, None) => None,

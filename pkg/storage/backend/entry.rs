@@ -208,38 +208,27 @@ impl LogEntry {
 
     /// About how many bytes the stored form has, without making it.
     pub(crate) fn estimated_bytes(&self) -> usize {
-        let documents = self
-            .after
-            .as_ref()
-            .map_or(0, |after| after.as_bytes().len())
-            + self.patch.as_ref().map_or(0, Patch::estimated_bytes);
-        let events: usize = self
-            .events
-            .iter()
-            .map(|event| match &event.data {
-                LoggedData::Json(value)
-                | LoggedData::Change {
-                    merge_patch: Some(value),
-                } => 512 + json_bytes(value),
-                LoggedData::Change { merge_patch: None } => 512,
-            })
-            .sum();
         // Keys and ids are bounded; a kilobyte each is generous.
-        4_096 + documents + events
+        4_096 + self.content_bytes(512)
     }
 
     /// About how many bytes it takes, for whoever bounds what is read ahead.
     pub(crate) fn approximate_bytes(&self) -> usize {
+        256 + self.content_bytes(64)
+    }
+
+    /// The bytes of documents, patch and payloads, and so many for the rest of each event.
+    fn content_bytes(&self, per_event: usize) -> usize {
         let after = self.after.as_ref().map_or(0, |it| it.as_bytes().len());
-        let data = self.events.iter().map(|event| match &event.data {
+        let patch = self.patch.as_ref().map_or(0, Patch::estimated_bytes);
+        let events = self.events.iter().map(|event| match &event.data {
             LoggedData::Json(value)
             | LoggedData::Change {
                 merge_patch: Some(value),
-            } => 64 + json_bytes(value),
-            LoggedData::Change { merge_patch: None } => 64,
+            } => per_event + json_bytes(value),
+            LoggedData::Change { merge_patch: None } => per_event,
         });
-        let patch = self.patch.as_ref().map_or(0, Patch::estimated_bytes);
-        256 + after + patch + data.sum::<usize>()
+        after + patch + events.sum::<usize>()
     }
 
     /// Reads the stored form.
